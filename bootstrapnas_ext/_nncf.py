@@ -1,0 +1,361 @@
+"""The only door to NNCF's function-hook modules: tracing, hook registration, and running a model with hooks.
+
+NNCF names every operation by the module that calls it, the function and a counter (``layer1/0/conv1/conv2d/0``), and
+addresses its arguments by port numbers. A pre-op hook is an ``nn.Module`` that gets the argument and returns what the
+operation sees instead.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from types import MethodType
+from typing import Any
+
+import nncf
+import torch
+from nncf.torch.function_hook.graph.build_graph_mode import GraphBuilderMode
+from nncf.torch.function_hook.hook_executor_mode import FunctionHookMode, OpMeta
+from nncf.torch.function_hook.hook_storage import HookStorage
+from nncf.torch.function_hook.wrapper import (
+    ATR_HOOK_STORAGE,
+    ForwardWithHooks,
+    get_hook_storage,
+    is_wrapped,
+    register_pre_function_hook,
+    wrap_model,
+)
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from bootstrapnas_ext.errors import ModelError
+from bootstrapnas_ext.graph import ModelGraph, ModuleCall, Op, Ref, Value
+
+__all__ = ["HookMode", "add_pre_hook", "bare_copy", "original_forward", "trace", "unwrap", "wrap"]
+
+_OLDEST, _TOO_NEW = (3, 0), (4, 0)
+_VERSION = tuple(int(part) for part in nncf.__version__.split(".")[:2])
+if not _OLDEST <= _VERSION < _TOO_NEW:
+    _MSG = f"NNCF 3.x is needed, but {nncf.__version__} is installed; run: pip install 'nncf>=3.0,<4'"
+    raise ImportError(_MSG)
+
+
+class _Tracer(GraphBuilderMode):
+    """NNCF's graph builder, which also keeps all shapes, module calls and nested inputs and outputs."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model=model, hook_storage=HookStorage())
+        self.values: list[Value] = []
+        self.ops: list[Op] = []
+        self.calls: list[ModuleCall | None] = []
+        self._index: dict[tuple[int, int], int] = {}
+        self._unknown: list[tuple[torch.Tensor, int]] = []
+        self._pending: dict[int, tuple[OpMeta, tuple[Any, ...], dict[str, Any], list[int]]] = {}
+        self._names = {id(module): name for name, module in model.named_modules()}
+
+    def _add_value(self, tensor: torch.Tensor, source: str, name: str) -> int:
+        with self.disable():  # reading a shape is a function call too
+            shape = tuple(tensor.shape)
+        self.values.append(Value(len(self.values), shape, source, name))
+        return len(self.values) - 1
+
+    def value_of(self, tensor: torch.Tensor) -> int:
+        """Returns the index of a tensor's value."""
+        with self.disable():
+            info = self.tensor_info.get(tensor)
+        if info is None:
+            for known, index in self._unknown:
+                if known is tensor:
+                    return index
+            index = self._add_value(tensor, "unknown", "")
+            self._unknown.append((tensor, index))
+            return index
+        if info.name_in_model is not None:
+            key = (id(tensor), -1)
+            if key not in self._index:
+                self._index[key] = self._add_value(tensor, str(info.tensor_source), info.name_in_model)
+            return self._index[key]
+        assert info.source_node_id is not None
+        return self._index[info.source_node_id, info.output_port_id]
+
+    def _to_ref(self, leaf: Any) -> Any:
+        return Ref(self.value_of(leaf)) if isinstance(leaf, torch.Tensor) else leaf
+
+    def _map_refs(self, tree: Any) -> Any:
+        with self.disable():
+            return pytree.tree_map(self._to_ref, tree)
+
+    def register_input(self, name: str, tensor: torch.Tensor) -> None:
+        """Makes a tensor an input of the graph."""
+        super().register_node_for_model_input_tensor(name, tensor)
+        node = self.next_node_id - 1
+        self._index[node, 0] = self._add_value(tensor, "input", name)
+
+    def execute_hooks_for_model_input(self, name: str, value: Any) -> Any:
+        self.register_input(name, value)
+        return value
+
+    def register_op_node(self, args: Any, kwargs: dict[str, Any], op_meta: OpMeta) -> None:
+        super().register_op_node(args, kwargs, op_meta)
+        node = op_meta.extra_info["node_id"]
+        self._pending[node] = (op_meta, self._map_refs(tuple(args)), self._map_refs(kwargs), [])
+
+    def process_post_function_hooks_for_value(self, value: Any, op_meta: OpMeta, port_id: int) -> Any:
+        result = super().process_post_function_hooks_for_value(value, op_meta, port_id)
+        if isinstance(value, torch.Tensor):
+            node = op_meta.extra_info["node_id"]
+            self._index[node, port_id] = self._add_value(value, "op", op_meta.op_name)
+            self._pending[node][3].append(self._index[node, port_id])
+        return result
+
+    def execute_post_hooks(self, outputs: Any, op_meta: OpMeta) -> Any:
+        result = super().execute_post_hooks(outputs, op_meta)
+        op_meta, args, kwargs, made = self._pending.pop(op_meta.extra_info["node_id"])
+        if made:
+            function = _function_name(op_meta.func)
+            self.ops.append(
+                Op(
+                    name=op_meta.op_name,
+                    kind=function.strip("_"),
+                    in_place=_is_in_place(function),
+                    module=self._names.get(id(self.module_call_stack[-1]), ""),
+                    args=args,
+                    kwargs=kwargs,
+                    outputs=tuple(made),
+                )
+            )
+        return result
+
+    def _get_wrapped_call(self, fn_call: MethodType) -> Callable[..., Any]:
+        wrapped = super()._get_wrapped_call(fn_call)
+
+        def recorded(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            place, first = len(self.calls), len(self.ops)
+            self.calls.append(None)
+            inputs = tuple(self._tensors((args, kwargs)))
+            result = wrapped(module, *args, **kwargs)
+            self.calls[place] = ModuleCall(
+                module=self._names[id(module)],
+                arguments=len(args) + len(kwargs),
+                inputs=inputs,
+                outputs=tuple(self._tensors(result)),
+                single=bool(args) and isinstance(args[0], torch.Tensor) and isinstance(result, torch.Tensor),
+                first_op=first,
+                end_op=len(self.ops),
+            )
+            return result
+
+        return recorded
+
+    def _tensors(self, tree: Any) -> Iterator[int]:
+        with self.disable():
+            for leaf in pytree.tree_leaves(tree):
+                if isinstance(leaf, torch.Tensor):
+                    yield self.value_of(leaf)
+
+
+def _function_name(function: Callable[..., Any]) -> str:
+    if function.__name__ == "__get__":  # reading an attribute such as .T
+        return str(function.__self__.__name__)  # type: ignore[attr-defined]
+    return function.__name__
+
+
+def _is_in_place(function_name: str) -> bool:
+    if function_name.startswith("__"):
+        return function_name.startswith("__i") and function_name not in ("__invert__", "__index__", "__int__")
+    return function_name.endswith("_")
+
+
+def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> ModelGraph:
+    """
+    Runs the model once in eval mode and without gradients, and records what it did.
+
+    :param model: Any module; it is left as it was.
+    :param args: Positional arguments for it, with tensors anywhere inside.
+    :param kwargs: Keyword arguments likewise.
+    :raises ModelError: If the model fails on this input.
+    """
+    forward = original_forward(model) if is_wrapped(model) else model.forward
+    training = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        with torch.no_grad(), _Tracer(model) as tracer:
+            for name, leaf in _named_tensors(args, kwargs):
+                tracer.register_input(name, leaf)
+            outputs = forward(*args, **kwargs)
+            returned = tuple(tracer._tensors(outputs))
+    except Exception as error:
+        msg = (
+            f"The model {type(model).__name__} could not be traced with this input: {type(error).__name__}: {error}. "
+            "Check `input_info` (shapes, types and keywords) or pass a `dummy_forward_fn`."
+        )
+        raise ModelError(msg) from error
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+    return ModelGraph(
+        ops=tuple(tracer.ops),
+        values=tuple(tracer.values),
+        outputs=returned,
+        calls=tuple(call for call in tracer.calls if call is not None),
+    )
+
+
+def _named_tensors(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:
+    for path, leaf in pytree.tree_leaves_with_path((args, dict(kwargs))):
+        if isinstance(leaf, torch.Tensor):
+            yield pytree.keystr(path[1:]).strip("[]'"), leaf
+
+
+class HookMode(FunctionHookMode):
+    """
+    Runs a model with given pre-op hooks, and without given operations, under NNCF's names.
+
+    :param model: The model.
+    :param hooks: From operation name and port to a function of the argument.
+    :param replace: From operation name to a function of the operation's result; in its place, for an operation that
+        must not run: it gets ``None``.
+    :param keep: From operation name to a function that is called with the operation's result.
+    :param observe: Called with the name and the result of every operation.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        hooks: Mapping[tuple[str, int], Callable[[Any], Any]],
+        replace: Mapping[str, Callable[[], Any]] | None = None,
+        keep: Mapping[str, Callable[[Any], None]] | None = None,
+        observe: Callable[[str, Any], None] | None = None,
+    ) -> None:
+        super().__init__(model=model, hook_storage=_DictStorage(hooks))
+        self._replace = replace or {}
+        self._keep = keep or {}
+        self._observe = observe
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if not self.enabled or not (self._replace or self._keep or self._observe):
+            return super().__torch_function__(func, types, args, kwargs)
+        # The counter of the base class has not yet been moved on, so the name of this call is peeked at. A function
+        # that only calls others gets a name here that no trace holds.
+        stem = f"{self.get_current_relative_name()}/{func.__name__}"
+        name = f"{stem}/{self.op_calls[stem]}"
+        if name in self._replace:
+            self.op_calls[stem] += 1
+            return self._replace[name]()
+        result = super().__torch_function__(func, types, args, kwargs)
+        with self.disable():
+            if name in self._keep:
+                self._keep[name](result)
+            if self._observe is not None:
+                self._observe(name, result)
+        return result
+
+
+class _DictStorage(HookStorage):
+    """Hooks in a plain dictionary, which need not be modules of the model."""
+
+    def __init__(self, hooks: Mapping[tuple[str, int], Callable[[Any], Any]]) -> None:
+        super().__init__()
+        object.__setattr__(self, "_hooks", dict(hooks))
+
+    def execute_pre_function_hooks(self, op_name: str, port_id: int, value: Any) -> Any:
+        hook = self._hooks.get((op_name, port_id))
+        return value if hook is None else hook(value)
+
+    def execute_post_function_hooks(self, op_name: str, port_id: int, value: Any) -> Any:
+        return value
+
+
+class ElasticForward(ForwardWithHooks):
+    """
+    The forward of a wrapped model: as NNCF's, but it lets a function run the model.
+
+    NNCF's own executor wraps every module and function on each forward, which costs milliseconds; the function does
+    only what the active subnet needs. NNCF's functions still find the hooks in their storage.
+
+    :param model: A model without wrapped forward.
+    :param runner: Called as ``runner(forward, *args, **kwargs)``.
+    """
+
+    runner: Callable[..., Any]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.runner(self.orig_forward, *args, **kwargs)
+
+
+def wrap(model: nn.Module, runner: Callable[..., Any]) -> None:
+    """
+    Wraps a model with NNCF's hook storage and lets a function run it.
+
+    :param model: The model; changed in place.
+    :param runner: Called instead of the model's forward as ``runner(forward, *args, **kwargs)``.
+    :raises ModelError: If the model is wrapped already.
+    """
+    if is_wrapped(model):
+        msg = "The model has NNCF hooks already; make the super-network from the plain model."
+        raise ModelError(msg)
+    wrap_model(model)
+    original = original_forward(model)
+    del model.forward
+    forward = ElasticForward(model, original)
+    forward.runner = runner
+    model.forward = forward
+
+
+def unwrap(model: nn.Module) -> None:
+    """
+    Removes what :func:`wrap` added.
+
+    :param model: A wrapped model; changed in place.
+    """
+    original = original_forward(model)
+    del model.forward, model._replicate_for_data_parallel
+    if model.forward != original:
+        model.forward = original
+    delattr(model, ATR_HOOK_STORAGE)
+
+
+def add_pre_hook(model: nn.Module, op_name: str, port: int, hook: nn.Module) -> None:
+    """
+    Registers a pre-op hook in NNCF's storage.
+
+    :param model: A wrapped model.
+    :param op_name: NNCF's name of the operation.
+    :param port: NNCF's port number of the argument.
+    :param hook: The hook.
+    """
+    register_pre_function_hook(model, op_name, port, hook)
+
+
+def original_forward(model: nn.Module) -> Callable[..., Any]:
+    """
+    Returns the forward that a model had before it was wrapped.
+
+    :param model: A wrapped model.
+    """
+    wrapped: Any = model.forward
+    forward: Callable[..., Any] = wrapped.orig_forward
+    return forward
+
+
+def bare_copy(model: nn.Module, replaced: Mapping[int, Any]) -> nn.Module:
+    """
+    Returns a copy of a model without the wrapping.
+
+    :param model: A wrapped model.
+    :param replaced: For objects inside the model, by ``id``, what the copy has in their place.
+    """
+    nothing = object()
+    hidden = (model.forward, model._replicate_for_data_parallel, get_hook_storage(model))
+    # What deepcopy finds in its memo, it takes for the copy, so that what is replaced is never copied.
+    memo: dict[int, Any] = {**replaced, **{id(part): nothing for part in hidden}}
+    small = copy.deepcopy(model, memo)
+    del small.forward, small._replicate_for_data_parallel, small._modules[ATR_HOOK_STORAGE]
+    original = original_forward(model)
+    del model.__dict__["forward"]
+    if model.forward != original:
+        small.forward = copy.deepcopy(original, memo)
+    model.forward = hidden[0]
+    return small

@@ -1,0 +1,142 @@
+"""What every elasticity is made of: choices, pre-op hooks that read one cell, and blocks that are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from bootstrapnas_ext.config import ElasticityConfig
+from bootstrapnas_ext.graph import ModelGraph, Propagation
+from bootstrapnas_ext.graph.blocks import Block
+from bootstrapnas_ext.registry import Registry
+from bootstrapnas_ext.space import Choice, Subnet
+
+Shape = tuple[int, ...]
+
+
+class ActiveSubnet:
+    """
+    The one mutable cell: every hook reads the active subnet here.
+
+    :param subnet: The active subnet.
+    """
+
+    def __init__(self, subnet: Subnet) -> None:
+        self.subnet = subnet
+
+
+class PortHook(nn.Module):
+    """
+    A pre-op hook: changes an argument of an operation to what the active subnet needs.
+
+    A subclass gives :meth:`forward`, which must return its argument unchanged at the maximum subnet.
+
+    :param cell: Where the active subnet is read.
+    """
+
+    def __init__(self, cell: ActiveSubnet) -> None:
+        super().__init__()
+        self.cell = cell
+
+    def forward(self, value: Any) -> Any:
+        """
+        Returns the argument of the active subnet.
+
+        :param value: The argument of the maximum subnet.
+        """
+        raise NotImplementedError
+
+    def write_back(self, whole: Tensor, part: Tensor) -> None:
+        """
+        Copies what an operation wrote into a part, such as running statistics, to where it belongs.
+
+        :param whole: The buffer of the maximum subnet; changed in place.
+        :param part: What :meth:`forward` made of it for the active subnet.
+        """
+
+
+@dataclass(frozen=True)
+class Hook:
+    """
+    A hook and its place.
+
+    :param op: NNCF's name of the operation.
+    :param port: NNCF's port number of the argument.
+    :param argument: The argument's name in the function's signature; ``None`` for a parameter or buffer, whose name the
+        graph knows.
+    :param module: The hook itself.
+    """
+
+    op: str
+    port: int
+    argument: str | None
+    module: PortHook
+
+
+@dataclass(frozen=True)
+class StaticLayer:
+    """
+    A layer that stayed as it is.
+
+    :param name: Path of the module, or name of the operation.
+    :param reason: Why.
+    """
+
+    name: str
+    reason: str
+
+
+def _unchanged(_: int, shape: Shape, __: Subnet) -> Shape:
+    return shape
+
+
+@dataclass(frozen=True)
+class Elasticity:
+    """
+    One elastic dimension of a model.
+
+    :param dimension: Its name, for example ``width``.
+    :param choices: Its variables.
+    :param hooks: What changes arguments of operations.
+    :param blocks: Choice name to the blocks that run one after the other; of value n, the first n run.
+    :param resize: Returns the shape of a tensor in a subnet, from the tensor's index in the graph, its shape so far and
+        the subnet.
+    :param static: Layers that it left as they are.
+    :param reorganize: Sorts channels of a model by importance in place, keeping the function of the maximum subnet.
+    """
+
+    dimension: str
+    choices: tuple[Choice, ...]
+    hooks: tuple[Hook, ...] = ()
+    blocks: Mapping[str, Sequence[Block]] = field(default_factory=dict)
+    resize: Callable[[int, Shape, Subnet], Shape] = _unchanged
+    static: tuple[StaticLayer, ...] = ()
+    reorganize: Callable[[nn.Module], None] | None = None
+
+    def skipped(self, subnet: Subnet) -> list[Block]:
+        """
+        Returns the blocks that do not run.
+
+        :param subnet: Any subnet.
+        """
+        return [block for name, blocks in self.blocks.items() for block in blocks[subnet[name] :]]
+
+
+Builder = Callable[[Propagation, ActiveSubnet, ElasticityConfig], Elasticity]
+ELASTICITIES: Registry[Builder] = Registry("elastic dimension")
+"""Dimension name to a function that finds what is elastic. A new elasticity is one file with one registration."""
+
+
+def layer_name(graph: ModelGraph, op: str) -> str:
+    """
+    Returns what a user calls a layer: the module's path, or the operation where several share the module.
+
+    :param graph: The traced model.
+    :param op: Name of the layer's operation.
+    """
+    found = graph.ops[graph.op_index[op]]
+    alone = sum(other.module == found.module and other.kind == found.kind for other in graph.ops) == 1
+    return found.module if found.module and alone else op

@@ -1,0 +1,47 @@
+"""Elastic depth: blocks whose entry and exit have the same axes may be skipped.
+
+Blocks that follow one another form a chain, and a chain is one choice: how many of its blocks run, counted from the
+first, as in Once-for-all (Cai et al., 2020, https://arxiv.org/abs/1908.09791).
+"""
+
+from __future__ import annotations
+
+from bootstrapnas_ext.config import DepthConfig, ElasticityConfig
+from bootstrapnas_ext.elasticity.base import ELASTICITIES, ActiveSubnet, Elasticity
+from bootstrapnas_ext.graph import ModelGraph, Propagation
+from bootstrapnas_ext.graph.blocks import Block, Chain, block_between, find_blocks, find_chains
+from bootstrapnas_ext.space import Choice
+
+
+@ELASTICITIES.register("depth")
+def elastic_depth(propagation: Propagation, cell: ActiveSubnet, config: ElasticityConfig) -> Elasticity:
+    """
+    Makes a choice of each chain of blocks, or of each block.
+
+    :param propagation: Layouts of the model.
+    :param cell: Not needed: depth changes which operations run, not their arguments.
+    :param config: Its ``depth`` is used.
+    """
+    chains = _chains(_blocks(propagation, config.depth), config.depth)
+    named = {f"depth:{_block_name(propagation.graph, chain[0])}": chain for chain in chains}
+    choices = tuple(Choice(name, tuple(range(len(chain), -1, -1)), "depth") for name, chain in named.items())
+    return Elasticity("depth", choices, blocks=named)
+
+
+def _blocks(propagation: Propagation, config: DepthConfig) -> list[Block]:
+    if config.skipped_blocks is None:
+        return find_blocks(propagation, config.min_block_size, config.max_block_size)
+    return sorted(
+        (block_between(propagation, before, last) for before, last in config.skipped_blocks),
+        key=lambda block: block.ops[0],
+    )
+
+
+def _chains(blocks: list[Block], config: DepthConfig) -> list[Chain]:
+    if config.mode == "independent":
+        return [(block,) for block in blocks]
+    return find_chains(blocks)
+
+
+def _block_name(graph: ModelGraph, block: Block) -> str:
+    return block.calls[0].module if block.calls else graph.ops[block.ops[-1]].name

@@ -1,0 +1,198 @@
+"""Elastic kernel: a convolution may use the centre of its kernel.
+
+Optionally the smaller kernel is the centre of the next larger one times a learned matrix, which starts as the identity:
+Once-for-all (Cai et al., 2020, https://arxiv.org/abs/1908.09791), section 3.3.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bootstrapnas_ext.config import ElasticityConfig, KernelConfig
+from bootstrapnas_ext.elasticity.base import (
+    ELASTICITIES,
+    ActiveSubnet,
+    Elasticity,
+    Hook,
+    PortHook,
+    Shape,
+    StaticLayer,
+    layer_name,
+)
+from bootstrapnas_ext.graph import Layer, Propagation
+from bootstrapnas_ext.space import Choice, Subnet
+
+
+@ELASTICITIES.register("kernel")
+def elastic_kernel(propagation: Propagation, cell: ActiveSubnet, config: ElasticityConfig) -> Elasticity:
+    """
+    Makes a choice of each convolution weight whose kernel can be smaller.
+
+    :param propagation: Layouts of the model.
+    :param cell: Where hooks read the active subnet.
+    :param config: Its ``kernel`` is used.
+    """
+    by_weight: dict[int, list[Layer]] = {}
+    for layer in propagation.layers:
+        if len(propagation.shape(layer.weight)) > 2:
+            by_weight.setdefault(layer.weight, []).append(layer)
+    choices: list[Choice] = []
+    hooks: list[Hook] = []
+    static: list[StaticLayer] = []
+    crops: dict[int, CropHook] = {}
+    for weight, layers in by_weight.items():
+        kernel = propagation.shape(weight)[2:]
+        name = layer_name(propagation.graph, layers[0].op.name)
+        if max(kernel) == 1:
+            continue  # a pointwise convolution has nothing to crop
+        if not propagation.graph.values[weight].is_constant:
+            static.append(StaticLayer(name, "its weight is computed from others"))
+            continue
+        sizes, reason = _sizes(layers, kernel, config.kernel)
+        if len(sizes) == 1:
+            static.append(StaticLayer(name, reason))
+            continue
+        choice = Choice(f"kernel:{name}", sizes, "kernel")
+        choices.append(choice)
+        crop = CropHook(cell, choice, kernel, config.kernel.transformation_matrices)
+        crops[weight] = crop
+        for layer in layers:
+            hooks += _layer_hooks(cell, layer, choice, kernel, crop)
+
+    def resize(value: int, shape: Shape, subnet: Subnet) -> Shape:
+        if value not in crops:
+            return shape
+        return (*shape[:2], *crops[value].extents[subnet[crops[value].choice]])
+
+    return Elasticity("kernel", tuple(choices), tuple(hooks), resize=resize, static=tuple(static))
+
+
+def cropped(kernel: Sequence[int], size: int) -> tuple[int, ...]:
+    """
+    Returns the kernel's extents when the largest is that size.
+
+    Every extent stays odd or even as it is, so that the centre is one, and at least 1 or 2.
+
+    .. code-block:: python
+
+        >>> cropped((7, 1), 3), cropped((5, 4), 3)
+        ((3, 1), (3, 2))
+
+    :param kernel: Extents of the full kernel.
+    :param size: At least 1.
+    """
+    return tuple(extent if extent <= size else max(size - (extent - size) % 2, 2 - extent % 2) for extent in kernel)
+
+
+def _sizes(layers: Sequence[Layer], kernel: tuple[int, ...], config: KernelConfig) -> tuple[tuple[int, ...], str]:
+    """Returns possible sizes, largest first, and why there are no more."""
+    sizes = [max(kernel)]
+    reason = f"no smaller kernel of at least {config.min_kernel_size}"
+    for size in range(max(kernel) - 2, 0, -2):
+        if config.max_num_kernels is not None and len(sizes) == config.max_num_kernels:
+            return tuple(sizes), f"at most {config.max_num_kernels} kernel sizes are allowed"
+        if size < config.min_kernel_size:
+            break
+        if any(_padding(layer, kernel, cropped(kernel, size)) is None for layer in layers):
+            reason = f"a kernel of {size} would need less padding than 0"
+            break
+        sizes.append(size)
+    return tuple(sizes), reason
+
+
+def _padding(layer: Layer, kernel: Sequence[int], smaller: Sequence[int]) -> Any:
+    """Returns the padding argument that keeps the output's size, ``None`` if there is none."""
+    padding = layer.op.argument(4, "padding", 0)
+    if padding == "same":
+        return padding
+    amounts = _spread(0 if padding == "valid" else padding, len(kernel))
+    dilation = _spread(layer.op.argument(5, "dilation", 1), len(kernel))
+    less = [
+        amount - step * (full - small) // 2
+        for amount, step, full, small in zip(amounts, dilation, kernel, smaller, strict=True)
+    ]
+    return None if min(less) < 0 else tuple(less)
+
+
+def _spread(value: int | Sequence[int], rank: int) -> tuple[int, ...]:
+    """Returns one integer for each dimension of an argument that may be one for all."""
+    values = (value,) if isinstance(value, int) else tuple(value)
+    return values * rank if len(values) == 1 else values
+
+
+def _layer_hooks(
+    cell: ActiveSubnet, layer: Layer, choice: Choice, kernel: tuple[int, ...], crop: CropHook
+) -> list[Hook]:
+    (weight_port,) = (port for port, value in layer.op.tensor_ports if value == layer.weight)
+    hooks = [Hook(layer.op.name, weight_port, None, crop)]
+    port = layer.op.port(4, "padding")
+    if port is not None:
+        paddings = {size: _padding(layer, kernel, cropped(kernel, size)) for size in choice.values[1:]}
+        hooks.append(Hook(layer.op.name, port, "padding", PaddingHook(cell, choice.name, paddings)))
+    return hooks
+
+
+class CropHook(PortHook):
+    """
+    Crops the last dimensions of a convolution's weight.
+
+    :param cell: Where the active subnet is read.
+    :param choice: The kernel's choice.
+    :param kernel: Full extents.
+    :param transform: Whether to learn a matrix from each size to the next smaller one. It has ``n x n`` items, n being
+        the number of items of the smaller kernel, and is shared by all channels of the layer.
+    """
+
+    def __init__(self, cell: ActiveSubnet, choice: Choice, kernel: tuple[int, ...], transform: bool) -> None:
+        super().__init__(cell)
+        self.choice = choice.name
+        self.extents = {size: cropped(kernel, size) for size in choice.values}
+        self.matrices = nn.ParameterDict()
+        if transform:
+            for size in choice.values[1:]:
+                self.matrices[str(size)] = nn.Parameter(torch.eye(math.prod(self.extents[size])))
+
+    def forward(self, value: Tensor) -> Tensor:
+        size = self.cell.subnet[self.choice]
+        first = next(iter(self.extents))
+        if size == first:
+            return value
+        if not self.matrices:
+            return _centre(value, self.extents[size])
+        for smaller, extents in self.extents.items():
+            if smaller != first:
+                centre = _centre(value, extents)
+                matrix = self.matrices[str(smaller)].to(value.dtype)
+                value = (centre.flatten(2) @ matrix).view(centre.shape)
+            if smaller == size:
+                break
+        return value
+
+
+class PaddingHook(PortHook):
+    """
+    Takes from the padding what the kernel has become smaller, so that the output keeps its size.
+
+    :param cell: Where the active subnet is read.
+    :param choice: Name of the kernel's choice.
+    :param paddings: Padding argument of each size but the full one.
+    """
+
+    def __init__(self, cell: ActiveSubnet, choice: str, paddings: dict[int, Any]) -> None:
+        super().__init__(cell)
+        self.choice = choice
+        self.paddings = paddings
+
+    def forward(self, value: Any) -> Any:
+        return self.paddings.get(self.cell.subnet[self.choice], value)
+
+
+def _centre(weight: Tensor, extents: Sequence[int]) -> Tensor:
+    for dim, extent in enumerate(extents, start=2):
+        weight = weight.narrow(dim, (weight.shape[dim] - extent) // 2, extent)
+    return weight

@@ -1,0 +1,390 @@
+"""Elastic width: groups of channels may keep only their first members.
+
+All tensors follow by their axes: parameters and buffers are sliced where they enter an operation, and integers such as
+the number of groups or the sizes of a reshape are replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bootstrapnas_ext.config import ElasticityConfig, WidthConfig
+from bootstrapnas_ext.elasticity.base import (
+    ELASTICITIES,
+    ActiveSubnet,
+    Elasticity,
+    Hook,
+    PortHook,
+    Shape,
+    StaticLayer,
+    layer_name,
+)
+from bootstrapnas_ext.elasticity.importance import IMPORTANCES
+from bootstrapnas_ext.errors import ConfigError
+from bootstrapnas_ext.graph import Axis, Layout, PortValue, Propagation
+from bootstrapnas_ext.space import Choice, Subnet
+
+_ADAPTIVE = (1.0, 0.75, 0.5, 0.25)
+_STEP = 32
+
+
+@dataclass(frozen=True)
+class Run:
+    """
+    A part of an axis.
+
+    :param choice: The choice that says how many of its channels are active; ``None`` if all are.
+    :param size: All its channels.
+    :param repeat: How many indices in a row belong to one channel.
+    """
+
+    choice: str | None
+    size: int
+    repeat: int
+
+
+@dataclass(frozen=True)
+class ElasticAxis:
+    """
+    A dimension of a tensor, by the choices that it depends on.
+
+    :param runs: Its parts in order.
+    """
+
+    runs: tuple[Run, ...]
+
+    def length(self, subnet: Subnet) -> int:
+        """
+        Returns the number of active indices.
+
+        :param subnet: Any subnet.
+        """
+        return sum((run.size if run.choice is None else subnet[run.choice]) * run.repeat for run in self.runs)
+
+    @property
+    def is_elastic(self) -> bool:
+        """Whether it depends on any choice."""
+        return any(run.choice is not None for run in self.runs)
+
+    def select(self, tensor: Tensor, dim: int, subnet: Subnet) -> Tensor:
+        """
+        Returns the active part of a tensor, as a view where the active indices are the first ones.
+
+        :param tensor: A tensor of the maximum subnet.
+        :param dim: The dimension that this axis describes.
+        :param subnet: The active subnet.
+        """
+        length = self.length(subnet)
+        if length == tensor.shape[dim]:
+            return tensor
+        if len(self.runs) == 1:
+            return tensor.narrow(dim, 0, length)
+        return tensor.index_select(dim, self.indices(subnet).to(tensor.device))
+
+    def indices(self, subnet: Subnet) -> Tensor:
+        """
+        Returns the active indices, ascending.
+
+        :param subnet: The active subnet.
+        """
+        return _active_indices(
+            self.runs, tuple(run.size if run.choice is None else subnet[run.choice] for run in self.runs)
+        )
+
+
+@lru_cache(maxsize=4096)
+def _active_indices(runs: tuple[Run, ...], counts: tuple[int, ...]) -> Tensor:
+    starts = [0]
+    for run in runs:
+        starts.append(starts[-1] + run.size * run.repeat)
+    parts = [
+        torch.arange(start, start + count * run.repeat) for start, run, count in zip(starts, runs, counts, strict=False)
+    ]
+    return torch.cat(parts)
+
+
+class SliceHook(PortHook):
+    """
+    Keeps the active channels of a parameter or buffer.
+
+    :param cell: Where the active subnet is read.
+    :param axes: One axis for each dimension of the tensor.
+    """
+
+    def __init__(self, cell: ActiveSubnet, axes: Sequence[ElasticAxis]) -> None:
+        super().__init__(cell)
+        self.axes = tuple(axes)
+        self.elastic = tuple((dim, axis) for dim, axis in enumerate(axes) if axis.is_elastic)
+
+    def forward(self, value: Tensor) -> Tensor:
+        for dim, axis in self.elastic:
+            value = axis.select(value, dim, self.cell.subnet)
+        return value
+
+    def write_back(self, whole: Tensor, part: Tensor) -> None:
+        indices = (axis.indices(self.cell.subnet).to(whole.device) for axis in self.axes)
+        whole[torch.meshgrid(*indices, indexing="ij")] = part
+
+
+class LengthHook(PortHook):
+    """
+    Replaces integers by lengths of axes.
+
+    :param cell: Where the active subnet is read.
+    :param axes: Position in the argument to the axis, for an argument that is a tuple or list; the axis itself under
+        ``None`` for an argument that is an integer.
+    """
+
+    def __init__(self, cell: ActiveSubnet, axes: dict[int | None, ElasticAxis]) -> None:
+        super().__init__(cell)
+        self.axes = axes
+
+    def forward(self, value: Any) -> Any:
+        if None in self.axes:
+            return self.axes[None].length(self.cell.subnet)
+        items = list(value)
+        for index, axis in self.axes.items():
+            assert index is not None
+            items[index] = axis.length(self.cell.subnet)
+        return tuple(items)
+
+
+@ELASTICITIES.register("width")
+def elastic_width(propagation: Propagation, cell: ActiveSubnet, config: ElasticityConfig) -> Elasticity:
+    """
+    Makes a choice of each group of channels that has more than one possible width.
+
+    :param propagation: Layouts of the model.
+    :param cell: Where hooks read the active subnet.
+    :param config: Its ``width`` is used.
+    """
+    widths = _Widths(propagation, config.width)
+    hooks = [*_slice_hooks(widths, cell), *_length_hooks(widths, cell)]
+
+    def reorganize(model: nn.Module) -> None:
+        sort_channels(model, widths, config.width)
+
+    @cache
+    def layout(value: int) -> tuple[ElasticAxis, ...]:
+        return widths.layout(propagation.layout(value))
+
+    def resize(value: int, shape: Shape, subnet: Subnet) -> Shape:
+        return tuple(
+            axis.length(subnet) if axis.is_elastic else size for axis, size in zip(layout(value), shape, strict=True)
+        )
+
+    return Elasticity(
+        "width",
+        tuple(widths.choices.values()),
+        tuple(hooks),
+        resize=resize,
+        static=tuple(widths.static_layers()),
+        reorganize=reorganize,
+    )
+
+
+def width_values(size: int, repeat: int, config: WidthConfig) -> tuple[int, ...]:
+    """
+    Returns how many members of a group may be active, largest first.
+
+    .. code-block:: python
+
+        >>> width_values(64, 1, WidthConfig()), width_values(16, 1, WidthConfig())
+        ((64, 48, 32, 16), (16, 12, 8, 4))
+
+    :param size: All members of the group.
+    :param repeat: Channels of each member: 1, or the channels of one group of a grouped convolution.
+    :param config: Multipliers or steps.
+    """
+    channels = size * repeat
+    if config.width_multipliers is None and (config.width_step is not None or config.min_width is not None):
+        step = config.width_step or _STEP
+        lowest = config.min_width or _STEP
+        wanted: Sequence[int] = range(channels, lowest - 1, -step)
+    else:
+        divisor = config.divisor
+        while divisor > 1 and channels < 4 * divisor:
+            divisor //= 2
+        multipliers = sorted(config.width_multipliers or _ADAPTIVE, reverse=True)
+        wanted = [max(int(channels * part) // divisor, 1) * divisor if part < 1 else channels for part in multipliers]
+        wanted = [width for width in wanted if width >= (config.min_width or 1)]
+    members = {width // repeat for width in wanted if width % repeat == 0 and width > 0} | {size}
+    return tuple(sorted(members, reverse=True)[: config.max_num_widths])
+
+
+class _Widths:
+    """Choices of width and the axes that follow them."""
+
+    def __init__(self, propagation: Propagation, config: WidthConfig) -> None:
+        self.propagation = propagation
+        self._config = config
+        self.choices: dict[int, Choice] = {}
+        self._too_narrow: set[int] = set()
+        names: dict[str, int] = {}
+        for owner, axis in self._owners():
+            for segment in propagation.solver.resolve(axis):
+                group = segment.group
+                if group in self.choices or group in self._too_narrow or propagation.solver.reason((segment,)):
+                    continue
+                values = width_values(propagation.solver.size(group), segment.repeat, config)
+                if len(values) == 1:
+                    self._too_narrow.add(group)
+                    continue
+                names[owner] = names.get(owner, 0) + 1
+                suffix = f"#{names[owner]}" if names[owner] > 1 else ""
+                self.choices[group] = Choice(f"width:{owner}{suffix}", values, "width")
+
+    def _owners(self) -> Iterator[tuple[str, Axis]]:
+        """Yields axes by the layers that make them, then those that other operations make."""
+        graph = self.propagation.graph
+        for layer in self.propagation.layers:
+            yield layer_name(graph, layer.op.name), layer.axis
+        for op in graph.ops:
+            for output in op.outputs:
+                for axis in self.propagation.layout(output):
+                    yield op.name, axis
+
+    def axis(self, axis: Axis) -> ElasticAxis:
+        """Returns an axis by its choices, neighbouring static parts joined."""
+        runs: list[Run] = []
+        for group, repeat in self.propagation.solver.resolve(axis):
+            size = self.propagation.solver.size(group)
+            if group in self.choices:
+                runs.append(Run(self.choices[group].name, size, repeat))
+            elif runs and runs[-1].choice is None:
+                runs[-1] = Run(None, runs[-1].size + size * repeat, 1)
+            else:
+                runs.append(Run(None, size * repeat, 1))
+        return ElasticAxis(tuple(runs))
+
+    def layout(self, layout: Layout) -> tuple[ElasticAxis, ...]:
+        return tuple(self.axis(axis) for axis in layout)
+
+    def static_layers(self) -> Iterator[StaticLayer]:
+        """Yields layers of which no output channel may be dropped."""
+        for layer in self.propagation.layers:
+            if self.axis(layer.axis).is_elastic:
+                continue
+            reason = self.propagation.solver.reason(layer.axis)
+            if reason is None:
+                size = self.propagation.solver.length(layer.axis)
+                reason = f"the width settings leave no second width for {size} channels"
+            yield StaticLayer(layer_name(self.propagation.graph, layer.op.name), reason)
+
+
+def _slice_hooks(widths: _Widths, cell: ActiveSubnet) -> Iterator[Hook]:
+    graph = widths.propagation.graph
+    for op in graph.ops:
+        for port, value in op.tensor_ports:
+            if graph.values[value].is_constant:
+                hook = SliceHook(cell, widths.layout(widths.propagation.layout(value)))
+                if hook.elastic:
+                    yield Hook(op.name, port, None, hook)
+
+
+def _length_hooks(widths: _Widths, cell: ActiveSubnet) -> Iterator[Hook]:
+    by_port: dict[tuple[str, int], list[PortValue]] = {}
+    for value in widths.propagation.port_values:
+        if widths.axis(value.axis).is_elastic:
+            by_port.setdefault((value.op.name, value.port), []).append(value)
+    for (op, port), values in by_port.items():
+        axes = {value.index: widths.axis(value.axis) for value in values}
+        yield Hook(op, port, values[0].name, LengthHook(cell, axes))
+
+
+def sort_channels(model: nn.Module, widths: _Widths, config: WidthConfig) -> None:
+    """
+    Sorts the channels of each group by importance, most important first, in all parameters and buffers.
+
+    The function of the maximum subnet stays the same up to the order of floating-point sums.
+
+    :param model: The model; its parameters and buffers are changed in place.
+    :param widths: Choices of width.
+    :param config: Which importance.
+    """
+    propagation = widths.propagation
+    constants = {value.index: _constant(model, value.name) for value in propagation.graph.values if value.is_constant}
+    scores: dict[int, Tensor] = {}
+    with torch.no_grad():
+        external = _external_importance(config)
+        for layer in propagation.layers:
+            if layer.weight not in constants:
+                continue
+            weight = constants[layer.weight]
+            name = propagation.graph.values[layer.weight].name
+            if external is None:
+                rows = weight.movedim(layer.dim, 0).flatten(1).float()
+                score = IMPORTANCES.get(config.filter_importance)(rows)
+            else:
+                score = _external_score(external, name, weight.shape[layer.dim]).to(weight.device)
+            _add_scores(scores, propagation, layer.axis, score)
+        orders = {
+            group: torch.argsort(scores[group], descending=True, stable=True)
+            for group in widths.choices
+            if group in scores
+        }
+        for index, tensor in constants.items():
+            for dim, axis in enumerate(propagation.layout(index)):
+                if any(segment.group in orders for segment in axis):
+                    order = _axis_order(propagation, axis, orders, tensor.device)
+                    tensor.copy_(tensor.index_select(dim, order))
+
+
+def _constant(model: nn.Module, name: str) -> Tensor:
+    path, _, attribute = name.rpartition(".")
+    tensor = getattr(model.get_submodule(path), attribute)
+    assert isinstance(tensor, Tensor)
+    return tensor
+
+
+def _add_scores(scores: dict[int, Tensor], propagation: Propagation, axis: Axis, score: Tensor) -> None:
+    start = 0
+    for group, repeat in propagation.solver.resolve(axis):
+        size = propagation.solver.size(group)
+        part = score[start : start + size * repeat].view(size, repeat).sum(dim=1)
+        scores[group] = scores[group] + part if group in scores else part
+        start += size * repeat
+
+
+def _axis_order(propagation: Propagation, axis: Axis, orders: dict[int, Tensor], device: torch.device) -> Tensor:
+    """Returns old indices in their new order."""
+    parts: list[Tensor] = []
+    start = 0
+    for group, repeat in axis:
+        size = propagation.solver.size(group)
+        indices = torch.arange(start, start + size * repeat, device=device).view(size, repeat)
+        parts.append((indices[orders[group]] if group in orders else indices).flatten())
+        start += size * repeat
+    return torch.cat(parts)
+
+
+def _external_importance(config: WidthConfig) -> dict[str, Tensor] | None:
+    if config.external_importance_path is None:
+        return None
+    path = Path(config.external_importance_path)
+    where = f"`elasticity.width.external_importance_path` is {str(path)!r}"
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        msg = f"{where}, which cannot be read as a file of tensors: {type(error).__name__}: {error}"
+        raise ConfigError(msg) from error
+    if not isinstance(loaded, dict) or not all(isinstance(item, Tensor) for item in loaded.values()):
+        msg = f"{where}, which must hold a dictionary of weight names to tensors."
+        raise ConfigError(msg)
+    return loaded
+
+
+def _external_score(external: dict[str, Tensor], name: str, size: int) -> Tensor:
+    found = external.get(name, external.get(name.rpartition(".")[0]))
+    if found is None or found.shape != (size,):
+        got = "nothing" if found is None else f"a tensor of shape {tuple(found.shape)}"
+        msg = f"The external importance must hold a tensor of shape ({size},) for {name!r}, but it holds {got}."
+        raise ConfigError(msg)
+    return found.float()

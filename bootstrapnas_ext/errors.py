@@ -1,0 +1,43 @@
+"""Every error that the package raises for a user's mistake.
+
+Command-line tools print such an error as one line and exit with code 2; anything else that escapes is a defect of the
+package and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+
+class BootstrapNASError(Exception):
+    """Base of all errors of the package: the message says what is wrong, where, which rule, which value, what to do."""
+
+
+class ConfigError(BootstrapNASError):
+    """A config that the schema or a rule across keys refuses."""
+
+
+class ModelError(BootstrapNASError):
+    """A model that cannot be traced, has no elastic layer, or does not fit the given weights."""
+
+
+class SubnetError(BootstrapNASError):
+    """A subnet that is not in the search space."""
+
+
+class DataError(BootstrapNASError):
+    """A dataset that is missing, empty or damaged."""
+
+
+class CheckpointError(BootstrapNASError):
+    """A checkpoint or results database that is missing, damaged or of another super-network."""
+
+
+class TrainingError(BootstrapNASError):
+    """A training run that cannot go on, for example because its loss is not finite."""
+
+
+class ExportError(BootstrapNASError):
+    """An export that failed or whose outputs differ from the super-network's by more than the tolerance."""
+
+
+class RegistryError(BootstrapNASError):
+    """A name that is not registered, or is registered already."""

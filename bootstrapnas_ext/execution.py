@@ -1,0 +1,346 @@
+"""How a model runs as its active subnet.
+
+Most arguments of operations are attributes of modules: weights, running statistics, ``groups``, ``padding``. For the
+length of a forward, such an attribute is shadowed by what its hooks make of it, so the operation runs at full speed, as
+in a model that was built small. Only arguments that the model's own code computes, such as the sizes of a ``view``, and
+blocks that are no modules of their own, need NNCF's function mode around the model. Which is which is not guessed: a
+probe runs the model once and looks at what arrives at every hooked port.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from bootstrapnas_ext._nncf import HookMode
+from bootstrapnas_ext.elasticity import Elasticity, Hook, PortHook
+from bootstrapnas_ext.errors import ModelError
+from bootstrapnas_ext.graph import ModelGraph, Op, Ref
+from bootstrapnas_ext.graph.blocks import Block
+from bootstrapnas_ext.inputs import ExampleInput
+from bootstrapnas_ext.space import Subnet
+
+
+class Place(NamedTuple):
+    """
+    An attribute of a module.
+
+    :param module: Path of the module.
+    :param attribute: Name of the attribute.
+    """
+
+    module: str
+    attribute: str
+
+
+@dataclass(frozen=True)
+class Port:
+    """
+    An argument of an operation that hooks change.
+
+    :param op: The operation.
+    :param number: NNCF's port number.
+    :param hooks: What changes the argument, in order.
+    :param traced: The argument in the trace; a :class:`Ref` for a tensor.
+    :param places: Attributes that the argument comes from; empty if the model's code makes it.
+    """
+
+    op: Op
+    number: int
+    hooks: tuple[PortHook, ...]
+    traced: Any
+    places: tuple[Place, ...]
+
+    def change(self, value: Any) -> Any:
+        """
+        Returns what the operation gets in the active subnet.
+
+        :param value: The argument of the maximum subnet.
+        """
+        for hook in self.hooks:
+            value = hook(value)
+        return value
+
+
+def collect_ports(model: nn.Module, graph: ModelGraph, hooks: Iterable[Hook]) -> tuple[Port, ...]:
+    """
+    Gathers hooks by port, with the attributes that may be the argument's source.
+
+    :param model: The model.
+    :param graph: Its trace.
+    :param hooks: Hooks; those of one port are applied in this order.
+    :raises ModelError: If a hook's operation or port is not in the trace.
+    """
+    places = _places_by_tensor(model)
+    by_port: dict[tuple[str, int], list[Hook]] = {}
+    for hook in hooks:
+        by_port.setdefault((hook.op, hook.port), []).append(hook)
+    ports: list[Port] = []
+    for (name, number), found in by_port.items():
+        if name not in graph.op_index:
+            msg = f"A hook is meant for the operation {name!r}, which the model does not have."
+            raise ModelError(msg)
+        op = graph.ops[graph.op_index[name]]
+        traced = op.at_port(number)
+        if isinstance(traced, Ref):
+            sources = places.get(graph.values[traced.value].name, ())
+        else:
+            sources = _argument_places(model, op, found[0].argument, traced)
+        ports.append(Port(op, number, tuple(hook.module for hook in found), traced, tuple(sources)))
+    return tuple(ports)
+
+
+def _places_by_tensor(model: nn.Module) -> dict[str, list[Place]]:
+    """Returns for each parameter and buffer, by the first of its names, all attributes that hold it."""
+    first_name: dict[int, str] = {}
+    places: dict[str, list[Place]] = {}
+    for named in (model.named_parameters, model.named_buffers):
+        for name, tensor in named(remove_duplicate=False):
+            path, _, attribute = name.rpartition(".")
+            places.setdefault(first_name.setdefault(id(tensor), name), []).append(Place(path, attribute))
+    return places
+
+
+def _argument_places(model: nn.Module, op: Op, argument: str | None, traced: Any) -> list[Place]:
+    value = getattr(model.get_submodule(op.module), argument, None) if argument else None
+    return [Place(op.module, argument)] if argument and value is not None and _same(value, traced) else []
+
+
+def _same(one: Any, two: Any) -> bool:
+    if isinstance(one, (list, tuple)) and isinstance(two, (list, tuple)):
+        return list(one) == list(two)
+    return type(one) is type(two) and bool(one == two)
+
+
+class Executor:
+    """
+    Runs a model as any of its subnets.
+
+    :param model: The model; its own forward is passed to :meth:`run`.
+    :param graph: Its trace.
+    :param elasticities: What is elastic.
+    :param ports: All hooked arguments.
+    """
+
+    def __init__(
+        self, model: nn.Module, graph: ModelGraph, elasticities: Sequence[Elasticity], ports: tuple[Port, ...]
+    ) -> None:
+        self.graph = graph
+        self.elasticities = tuple(elasticities)
+        self.ports = ports
+        self._model = model
+
+    def skipped(self, subnet: Subnet) -> list[Block]:
+        """
+        Returns the blocks that a subnet leaves out.
+
+        :param subnet: Any subnet.
+        """
+        return [block for elasticity in self.elasticities for block in elasticity.skipped(subnet)]
+
+    def shadows(self) -> dict[Place, Any]:
+        """Returns for each attribute that hooks change its value in the active subnet."""
+        values: dict[Place, Any] = {}
+        for port in self.ports:
+            for place in port.places:
+                if place not in values:
+                    values[place] = port.change(getattr(self._model.get_submodule(place.module), place.attribute))
+        return values
+
+    def code_hooks(self) -> dict[tuple[str, int], Callable[[Any], Any]]:
+        """Returns what changes the arguments that the model's code makes."""
+        return {(port.op.name, port.number): port.change for port in self.ports if not port.places}
+
+    def run(
+        self,
+        forward: Callable[..., Any],
+        subnet: Subnet,
+        example: ExampleInput,
+        observe: Callable[[str, Any], None] | None = None,
+    ) -> Any:
+        """
+        Runs the model as the active subnet.
+
+        :param forward: The model's own forward.
+        :param subnet: The active subnet.
+        :param example: What to call the model with.
+        :param observe: Called with the name and the result of every operation; makes the forward slow.
+        """
+        skip = Skip(self.graph, self.skipped(subnet))
+        hooks = self.code_hooks()
+        with self._shadowed(self.shadows()), shadowed(self._model, skip.forwards):
+            if not hooks and not skip.replace and observe is None:
+                return forward(*example.args, **example.kwargs)
+            skip.read_inputs(example)
+            with HookMode(self._model, hooks, skip.replace, skip.keep, observe):
+                return forward(*example.args, **example.kwargs)
+
+    @contextmanager
+    def _shadowed(self, values: Mapping[Place, Any]) -> Iterator[None]:
+        """As :func:`shadowed`; what operations wrote into copied parts of buffers goes back into the buffers."""
+        with shadowed(self._model, values):
+            yield
+        for port in self.ports:
+            for place in port.places:
+                part = values[place]
+                if isinstance(part, Tensor) and part._version and not part.requires_grad:
+                    whole = getattr(self._model.get_submodule(place.module), place.attribute)
+                    if part.untyped_storage().data_ptr() != whole.untyped_storage().data_ptr():
+                        for hook in port.hooks:
+                            hook.write_back(whole, part)
+
+    def without_hooks(self) -> Executor:
+        """Returns an executor that changes no arguments."""
+        return Executor(self._model, self.graph, self.elasticities, ())
+
+    def settled(self, forward: Callable[..., Any], example: ExampleInput) -> Executor:
+        """
+        Returns an executor that knows by trial where each argument comes from.
+
+        The active subnet must change as many arguments as possible and skip no block.
+
+        :param forward: The model's own forward.
+        :param example: Input of the trace.
+        """
+        arrived: dict[tuple[str, int], bool] = {}
+
+        def probe(port: Port) -> Callable[[Any], Any]:
+            def hook(value: Any) -> Any:
+                if isinstance(value, Tensor):
+                    assert isinstance(port.traced, Ref)
+                    full = self.graph.values[port.traced.value].shape
+                    right = tuple(value.shape) != full and tuple(value.shape) == tuple(
+                        port.change(torch.empty(full, device="meta")).shape
+                    )
+                else:
+                    right = _same(value, port.change(port.traced))
+                arrived[port.op.name, port.number] = right
+                return value if right else port.change(value)
+
+            return hook
+
+        probes = {(port.op.name, port.number): probe(port) for port in self.ports}
+        with shadowed(self._model, self.shadows()), torch.no_grad(), HookMode(self._model, probes):
+            forward(*example.args, **example.kwargs)
+        ports: list[Port] = []
+        for port in self.ports:
+            if not arrived.get((port.op.name, port.number), False):
+                ports.append(replace(port, places=()))
+            elif port.places:
+                ports.append(port)
+            # else: the model's code computes the right value from shapes, so there is nothing to change
+        return Executor(self._model, self.graph, self.elasticities, tuple(ports))
+
+
+@contextmanager
+def shadowed(model: nn.Module, values: Mapping[Place, Any]) -> Iterator[None]:
+    """
+    Gives attributes of modules other values for a while; parameters and buffers stay registered as they are.
+
+    :param model: The model.
+    :param values: Attribute to value.
+    """
+    missing = object()
+    saved: list[tuple[dict[str, Any], str, Any]] = []
+    try:
+        for place, value in values.items():
+            attributes = vars(model.get_submodule(place.module))
+            saved.append((attributes, place.attribute, attributes.get(place.attribute, missing)))
+            attributes[place.attribute] = value
+        yield
+    finally:
+        for attributes, name, value in reversed(saved):
+            if value is missing:
+                attributes.pop(name, None)
+            else:
+                attributes[name] = value
+
+
+def _pass_through(value: Any, *_: Any, **__: Any) -> Any:
+    return value
+
+
+class Skip:
+    """
+    How to leave out blocks in one forward.
+
+    A block of whole modules is left out by passing its input on. In any other block, operations are replaced by
+    placeholders of the right shape that hold no memory, and the last one by the entry.
+
+    :param graph: The trace.
+    :param blocks: Blocks to leave out.
+    """
+
+    def __init__(self, graph: ModelGraph, blocks: Sequence[Block]) -> None:
+        self._graph = graph
+        self._entries: dict[int, Tensor] = {}
+        self._origin = {block.exit: block.entry for block in blocks}
+        self.forwards: dict[Place, Any] = {}
+        self.replace: dict[str, Callable[[], Any]] = {}
+        self.keep: dict[str, Callable[[Any], None]] = {}
+        for block in blocks:
+            if block.calls:
+                self.forwards |= {Place(call.module, "forward"): _pass_through for call in block.calls}
+            else:
+                self._replace_ops(block)
+
+    def read_inputs(self, example: ExampleInput) -> None:
+        """
+        Keeps the model's inputs, which may be entries of blocks.
+
+        :param example: What the model is called with.
+        """
+        inputs = [value.index for value in self._graph.values if value.source == "input"]
+        self._entries.update(zip(inputs, example.tensors(), strict=False))
+
+    def _replace_ops(self, block: Block) -> None:
+        entry = block.entry
+        while entry in self._origin:
+            entry = self._origin[entry]
+        maker = self._graph.producer.get(entry)
+        if maker is not None:
+            op, number = self._graph.ops[maker], self._graph.ops[maker].outputs.index(entry)
+
+            def keep(result: Any) -> None:
+                self._entries[entry] = result if isinstance(result, Tensor) else result[number]
+
+            self.keep[op.name] = keep
+
+        def value_of(index: int) -> Tensor:
+            found = self._entries[entry]
+            if index == block.exit:
+                return found
+            shape, traced = self._graph.values[index].shape, self._graph.values[entry].shape
+            if shape and traced and shape[0] == traced[0]:
+                shape = (found.shape[0], *shape[1:])
+            return found.new_empty(()).expand(shape)
+
+        inside = set(block.ops)
+        covered: set[int] = set()
+        for call in self._graph.single_calls:
+            ops = range(call.first_op, call.end_op)
+            if len(ops) and call.single and inside.issuperset(ops) and covered.isdisjoint(ops):
+                covered.update(ops)
+                self.forwards[Place(call.module, "forward")] = partial(
+                    _call_without_arguments, value_of, call.outputs[0]
+                )
+        for index in sorted(inside - covered):
+            op = self._graph.ops[index]
+            if len(op.outputs) == 1:
+                self.replace[op.name] = partial(value_of, op.outputs[0])
+            else:
+                self.replace[op.name] = partial(_call_each, value_of, op.outputs)
+
+
+def _call_without_arguments(function: Callable[[int], Tensor], index: int, *_: Any, **__: Any) -> Tensor:
+    return function(index)
+
+
+def _call_each(function: Callable[[int], Tensor], indices: Iterable[int]) -> tuple[Tensor, ...]:
+    return tuple(map(function, indices))

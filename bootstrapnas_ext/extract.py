@@ -1,0 +1,156 @@
+"""Cuts a subnet out of the super-network: a plain module with its own, really smaller weights."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial, wraps
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+
+from bootstrapnas_ext import _nncf
+from bootstrapnas_ext._nncf import HookMode
+from bootstrapnas_ext.errors import ExportError
+from bootstrapnas_ext.execution import Executor, Place, Skip, shadowed
+from bootstrapnas_ext.graph import Ref
+from bootstrapnas_ext.inputs import ExampleInput
+from bootstrapnas_ext.supernet import Supernet
+
+
+def extract(
+    supernet: Supernet, subnet: Mapping[str, int], prepare: Callable[[nn.Module], object] | None = None
+) -> nn.Module:
+    """
+    Returns a subnet as a plain module: no hooks, no link to the super-network.
+
+    Where everything that the subnet changes is an attribute of a module, the result is a copy of the model with smaller
+    attributes, in the mode (training or eval) of the model; blocks that are left out are ``nn.Identity``. Where the
+    model's own code holds a number or a block, which no attribute could change, it is the graph that ``torch.export``
+    makes of the model in eval mode, with a batch of any size.
+
+    :param supernet: The super-network.
+    :param subnet: A subnet of its space.
+    :param prepare: Called with the small module before it may become a graph, for example to recalibrate its BatchNorm
+        statistics.
+    :return: The module, on the device of the super-network.
+    :raises SubnetError: If the subnet is not in the space.
+    :raises ExportError: If the model's code needs ``torch.export`` and that fails.
+    """
+    with supernet.activate(subnet):
+        skip = Skip(supernet.graph, supernet.executor.skipped(supernet.active))
+        hooks = _needed_code_hooks(supernet.executor)
+        small = _small_copy(supernet, skip)
+        if not hooks and not skip.replace:
+            if prepare is not None:
+                prepare(small)
+            return small
+        patched = _Patched(small, hooks, skip)
+        if prepare is not None:
+            prepare(patched)
+        return _exported(patched, supernet.example)
+
+
+class _PassThrough(nn.Module):
+    """Stands for a block that is left out and was called with more than its input."""
+
+    def forward(self, value: Any, *_: Any, **__: Any) -> Any:
+        return value
+
+
+class _Patched(nn.Module):
+    """A small copy of a model whose own code still holds numbers or blocks of the maximum subnet."""
+
+    def __init__(self, small: nn.Module, hooks: dict[tuple[str, int], Callable[[Any], Any]], skip: Skip) -> None:
+        super().__init__()
+        self.small = small
+        self.train(small.training)
+
+        @wraps(small.forward)  # torch.export names the inputs after the signature
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            skip.read_inputs(ExampleInput(args, kwargs))
+            with shadowed(small, skip.forwards), HookMode(small, hooks, skip.replace, skip.keep):
+                return small(*args, **kwargs)
+
+        self.forward = forward
+
+
+def _needed_code_hooks(executor: Executor) -> dict[tuple[str, int], Callable[[Any], Any]]:
+    """Returns what changes arguments of the model's code in the active subnet, as values where they are known."""
+    needed: dict[tuple[str, int], Callable[[Any], Any]] = {}
+    for port in executor.ports:
+        if port.places:
+            continue
+        if isinstance(port.traced, Ref):
+            needed[port.op.name, port.number] = port.change
+        elif port.change(port.traced) != port.traced:
+            needed[port.op.name, port.number] = partial(_replaced, by=port.change(port.traced))
+    return needed
+
+
+def _replaced(_: Any, by: Any) -> Any:
+    return by
+
+
+def _small_copy(supernet: Supernet, skip: Skip) -> nn.Module:
+    """Copies the model, with the active subnet's values in the place of the attributes that it changes."""
+    model = supernet.model
+    replaced: dict[int, Any] = {}
+    plain: dict[Place, Any] = {}
+    with torch.no_grad():
+        for place, value in supernet.executor.shadows().items():
+            original = getattr(model.get_submodule(place.module), place.attribute)
+            if isinstance(original, nn.Parameter):
+                replaced[id(original)] = nn.Parameter(value.clone(), original.requires_grad)
+            elif isinstance(original, Tensor):
+                replaced[id(original)] = value.clone()
+            else:
+                plain[place] = value
+    for block in supernet.executor.skipped(supernet.active):
+        for call in block.calls:
+            stand_in = nn.Identity() if call.arguments == 1 else _PassThrough()
+            replaced[id(model.get_submodule(call.module))] = stand_in.train(model.training)
+    small = _nncf.bare_copy(model, replaced)
+    left = dict(small.named_modules())
+    for place, value in plain.items():
+        if place.module in left and hasattr(left[place.module], place.attribute):
+            setattr(left[place.module], place.attribute, value)
+    for module in left.values():
+        _describe(module)
+    return small
+
+
+def _exported(patched: _Patched, example: ExampleInput) -> nn.Module:
+    """Freezes the patched model into a graph with a dynamic batch, without the patches."""
+    example = example.with_batch(2)
+    shapes = example.map(lambda tensor: {0: torch.export.Dim.AUTO} if tensor.ndim else {})
+    named = inspect.signature(patched.forward).bind(*shapes.args, **shapes.kwargs).arguments
+    try:
+        with torch.no_grad():
+            program = torch.export.export(patched.eval(), example.args, example.kwargs, dynamic_shapes=named)
+    except Exception as error:
+        msg = (
+            "The model's code holds sizes that the subnet changes, so it is extracted by torch.export, which failed: "
+            f"{type(error).__name__}: {str(error).splitlines()[0]}. Let the code compute these sizes from shapes."
+        )
+        raise ExportError(msg) from error
+    module = program.module()
+    module.graph.eliminate_dead_code()
+    return torch.fx.GraphModule(module, module.graph)  # a plain one, which may change its mode
+
+
+def _describe(module: nn.Module) -> None:
+    """Sets the attributes that only describe a layer's size, so that what it prints is true."""
+    if isinstance(module, _ConvNd):
+        first, second = module.weight.shape[:2]
+        incoming, outgoing = (first, second) if module.transposed else (second, first)
+        module.in_channels = incoming * (1 if module.transposed else module.groups)
+        module.out_channels = outgoing * (module.groups if module.transposed else 1)
+        module.kernel_size = tuple(module.weight.shape[2:])
+    elif isinstance(module, nn.Linear):
+        module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, _NormBase) and module.weight is not None:
+        module.num_features = module.weight.shape[0]

@@ -1,0 +1,25 @@
+"""From a trace to channel groups and blocks; plain values, no torch."""
+
+from bootstrapnas_ext.graph import rules as _rules  # registers the axis rules
+from bootstrapnas_ext.graph.axes import Axis, AxisSolver, Layout, Segment
+from bootstrapnas_ext.graph.ir import ModelGraph, ModuleCall, Op, Ref, Value
+from bootstrapnas_ext.graph.propagate import AXIS_RULES, Layer, NoRuleError, PortValue, Propagation
+
+__all__ = [
+    "AXIS_RULES",
+    "Axis",
+    "AxisSolver",
+    "Layer",
+    "Layout",
+    "ModelGraph",
+    "ModuleCall",
+    "NoRuleError",
+    "Op",
+    "PortValue",
+    "Propagation",
+    "Ref",
+    "Segment",
+    "Value",
+]
+
+del _rules

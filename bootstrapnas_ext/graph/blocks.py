@@ -1,0 +1,288 @@
+"""Finds the blocks of a model that may be skipped: parts whose entry and exit have the same axes.
+
+Skipping a block means that its exit is its entry. That is legal where every way into the part starts at the entry,
+nothing inside is read outside, and the two tensors have equal axes, so that they agree in every subnet.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from bootstrapnas_ext.errors import ModelError
+from bootstrapnas_ext.graph.ir import ModelGraph, ModuleCall
+from bootstrapnas_ext.graph.propagate import Propagation
+
+ADDITIVE = frozenset({"add", "iadd", "radd"})
+"""Kinds of operation whose result still holds each of its inputs, as the end of a residual branch does."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """
+    A part of the graph that may be skipped.
+
+    :param entry: Index of the tensor that enters.
+    :param exit: Index of the tensor that leaves.
+    :param ops: Indices of its operations, ascending.
+    :param calls: Module calls that make up the whole block one after the other; empty if there are none such.
+    :param residual: Whether the entry is added to what the rest of the block computes.
+    """
+
+    entry: int
+    exit: int
+    ops: tuple[int, ...]
+    calls: tuple[ModuleCall, ...]
+    residual: bool
+
+
+Chain = tuple[Block, ...]
+"""Blocks of which each enters where the one before leaves."""
+
+
+def find_blocks(propagation: Propagation, min_ops: int, max_ops: int) -> list[Block]:
+    """
+    Returns blocks that do not overlap, in the order of the model.
+
+    For each tensor the smallest block that ends there is a candidate, if it is residual or one whole module. Of
+    candidates that overlap, residual ones come first, then those that are whole modules, then smaller ones. Time grows
+    linearly with the number of operations.
+
+    :param propagation: Layouts of the model.
+    :param min_ops: Fewest operations of a block, at least 1.
+    :param max_ops: Most operations of a block.
+    """
+    finder = _Finder(propagation, min_ops, max_ops)
+    candidates = sorted(
+        (block for block in finder.candidates() if block.residual or len(block.calls) == 1),
+        key=lambda block: (not block.residual, not block.calls, len(block.ops), block.ops[0]),
+    )
+    chosen: list[Block] = []
+    taken: set[int] = set()
+    for block in candidates:
+        if taken.isdisjoint(block.ops):
+            chosen.append(block)
+            taken.update(block.ops)
+    return sorted(chosen, key=lambda block: block.ops[0])
+
+
+def block_between(propagation: Propagation, before: str, last: str) -> Block:
+    """
+    Returns the block between two operations.
+
+    :param propagation: Layouts of the model.
+    :param before: Name of the operation that makes the entry; it runs.
+    :param last: Name of the operation that makes the exit; it belongs to the block.
+    :raises ModelError: If there is no such operation, or the part between may not be skipped.
+    """
+    index = propagation.graph.op_index
+    for name in (before, last):
+        if name not in index:
+            near = difflib.get_close_matches(name, index, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            msg = f"`skipped_blocks` names the operation {name!r}, which the model does not have.{hint}"
+            raise ModelError(msg)
+    block = _Finder(propagation, 1, len(index)).between(index[before], index[last])
+    if block is None:
+        msg = (
+            f"The part from {before!r} to {last!r} in `skipped_blocks` may not be skipped: all of it must depend on "
+            "its entry alone, nothing inside may be read outside, and entry and exit must have equal channels."
+        )
+        raise ModelError(msg)
+    return block
+
+
+def find_chains(blocks: Iterable[Block]) -> list[Chain]:
+    """
+    Joins blocks that follow each other directly.
+
+    :param blocks: Blocks that do not overlap, in the order of the model.
+    """
+    chains: list[Chain] = []
+    for block in blocks:
+        for index, chain in enumerate(chains):
+            if chain[-1].exit == block.entry:
+                chains[index] = (*chain, block)
+                break
+        else:
+            chains.append((block,))
+    return chains
+
+
+class _Finder:
+    """Candidates by dominators: every way into a block leads through the operation that makes its entry."""
+
+    def __init__(self, propagation: Propagation, min_ops: int, max_ops: int) -> None:
+        self._p = propagation
+        self._graph: ModelGraph = propagation.graph
+        self._min_ops, self._max_ops = min_ops, max_ops
+        self._weighted = {self._graph.op_index[layer.op.name] for layer in propagation.layers}
+        self._returned = set(self._graph.outputs)
+        self._calls_by_input: dict[int, list[ModuleCall]] = {}
+        for call in self._graph.single_calls:
+            if call.single:
+                self._calls_by_input.setdefault(call.inputs[0], []).append(call)
+        self._dominator = self._dominators()
+
+    def candidates(self) -> Iterator[Block]:
+        for op, dominator in enumerate(self._dominator):
+            if dominator is not None and len(self._graph.ops[op].outputs) == 1:
+                block = self._smallest_block(op)
+                if block is not None:
+                    yield block
+
+    def _dominators(self) -> list[int | None]:
+        """
+        Returns the immediate dominator of each operation: another's index, or a negative number for a model input.
+
+        ``None`` is an operation that depends on no input, such as one that prepares a parameter.
+        """
+        found: list[int | None] = []
+        depth: dict[int, int] = {}
+        root = -len(self._graph.values) - 1
+        depth[root] = 0
+        parent: dict[int, int] = {}
+
+        def meet(one: int, two: int) -> int:
+            while one != two:
+                if depth[one] < depth[two]:
+                    one, two = two, one
+                one = parent[one]
+            return one
+
+        for index, op in enumerate(self._graph.ops):
+            sources: list[int] = []
+            for value in op.tensors:
+                maker = self._graph.producer.get(value)
+                if maker is not None:
+                    if found[maker] is not None:
+                        sources.append(maker)
+                elif self._graph.values[value].source == "input":
+                    sources.append(-value - 1)
+                    parent.setdefault(-value - 1, root)
+                    depth.setdefault(-value - 1, 1)
+            if not sources:
+                found.append(None)
+                continue
+            dominator = sources[0]
+            for source in sources[1:]:
+                dominator = meet(dominator, source)
+            found.append(dominator)
+            parent[index] = dominator
+            depth[index] = depth[dominator] + 1
+        return found
+
+    def between(self, before: int, end: int) -> Block | None:
+        """Returns the block from one operation's first output to another's."""
+        at = self._dominator[end]
+        while at is not None and at > before:
+            at = self._dominator[at]
+        return self._block(self._graph.ops[before].outputs[0], end) if at == before else None
+
+    def _smallest_block(self, end: int) -> Block | None:
+        at = self._dominator[end]
+        steps = 0
+        while at is not None and steps <= self._max_ops:
+            for entry in self._graph.ops[at].outputs if at >= 0 else (-at - 1,):
+                block = self._block(entry, end)
+                if block is not None:
+                    return block
+            at = self._dominator[at] if at >= 0 else None
+            steps += 1
+        return None
+
+    def _block(self, entry: int, end: int) -> Block | None:
+        exit_value = self._graph.ops[end].outputs[0]
+        if entry >= len(self._graph.values) or self._p.shape(entry) != self._p.shape(exit_value):
+            return None
+        region = self._region(entry, end)
+        if region is None or not self._may_skip(entry, exit_value, region):
+            return None
+        return Block(
+            entry,
+            exit_value,
+            tuple(sorted(region)),
+            self._call_chain(entry, exit_value, region),
+            self._is_residual(entry, end, region),
+        )
+
+    def _region(self, entry: int, end: int) -> set[int] | None:
+        """Returns the operations between a tensor and the end; ``None`` if too many, or one is read outside."""
+        region: set[int] = {end}
+        pending = [end]
+        while pending:
+            for value in self._graph.ops[pending.pop()].tensors:
+                maker = self._graph.producer.get(value)
+                if value == entry or maker is None or maker in region:
+                    continue
+                if self._dominator[maker] is None and not self._only_read_in(maker, region):
+                    continue
+                region.add(maker)
+                pending.append(maker)
+                if len(region) > self._max_ops:
+                    return None
+        inside = region - {end}
+        if all(self._only_read_in(op, region) for op in inside):
+            return region
+        return None
+
+    def _only_read_in(self, op: int, region: set[int]) -> bool:
+        return all(
+            value not in self._returned and region.issuperset(self._graph.consumers.get(value, ()))
+            for value in self._graph.ops[op].outputs
+        )
+
+    def _may_skip(self, entry: int, exit_value: int, region: set[int]) -> bool:
+        if len(region) < self._min_ops or region.isdisjoint(self._weighted):
+            return False
+        solver = self._p.solver
+        same = all(
+            one == two or (solver.is_static(one) and solver.is_static(two))
+            for one, two in zip(self._p.layout(entry), self._p.layout(exit_value), strict=True)
+        )
+        return same and not self._overwrites_entry(entry, exit_value)
+
+    def _overwrites_entry(self, entry: int, exit_value: int) -> bool:
+        """Whether, with the block skipped, an in-place operation on the exit would spoil a later use of the entry."""
+        last_use = max(self._graph.consumers.get(entry, (-1,)))
+        return any(self._graph.ops[op].in_place and op < last_use for op in self._graph.consumers.get(exit_value, ()))
+
+    def _is_residual(self, entry: int, end: int, region: set[int]) -> bool:
+        """Whether the entry reaches the end through additions and weightless operations of one tensor."""
+        pending, seen = [end], {end}
+        found_addition = False
+        while pending:
+            op = self._graph.ops[pending.pop()]
+            found_addition |= op.kind in ADDITIVE
+            if len(op.tensors) > 1 and op.kind not in ADDITIVE:
+                continue
+            for value in op.tensors:
+                if value == entry:
+                    return found_addition
+                maker = self._graph.producer.get(value)
+                if maker is not None and maker in region and maker not in seen:
+                    seen.add(maker)
+                    pending.append(maker)
+        return False
+
+    def _call_chain(self, entry: int, exit_value: int, region: set[int]) -> tuple[ModuleCall, ...]:
+        """Returns module calls that lead from the entry to the exit and run all operations of the region."""
+        chain: list[ModuleCall] = []
+        value = entry
+        covered = 0
+        while value != exit_value:
+            inside = [
+                call
+                for call in self._calls_by_input.get(value, ())
+                if call.outputs[0] != value
+                and call.end_op > call.first_op
+                and region.issuperset(range(call.first_op, call.end_op))
+            ]
+            if not inside:
+                return ()
+            call = max(inside, key=lambda call: call.end_op - call.first_op)
+            chain.append(call)
+            covered += call.end_op - call.first_op
+            value = call.outputs[0]
+        return tuple(chain) if covered == len(region) else ()

@@ -1,0 +1,167 @@
+"""Walks the trace and gives every tensor a layout: one axis for each of its dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from bootstrapnas_ext.graph.axes import Axis, AxisSolver, Layout
+from bootstrapnas_ext.graph.ir import ModelGraph, Op, Ref
+from bootstrapnas_ext.registry import Registry
+
+NOT_CHANNELS = "not a channel dimension"
+
+
+class NoRuleError(Exception):
+    """Raised by a rule that cannot describe this use of its operation; the message is the reason shown to the user."""
+
+
+@dataclass(frozen=True)
+class PortValue:
+    """
+    An integer argument of an operation that must follow the subnet.
+
+    :param op: The operation.
+    :param port: NNCF's port number of the argument.
+    :param name: The argument's name in the function's signature.
+    :param index: Position in the argument if that is a tuple or list, ``None`` if it is the integer itself.
+    :param axis: The integer is the number of active indices of this axis.
+    """
+
+    op: Op
+    port: int
+    name: str
+    index: int | None
+    axis: Axis
+
+
+@dataclass(frozen=True)
+class Layer:
+    """
+    An operation that makes channels by multiplying with a weight.
+
+    :param op: The operation.
+    :param weight: Index of the weight tensor.
+    :param dim: The weight's dimension of output channels.
+    :param axis: The output channels.
+    """
+
+    op: Op
+    weight: int
+    dim: int
+    axis: Axis
+
+
+Rule = Callable[["Propagation", Op], Sequence[Layout]]
+AXIS_RULES: Registry[Rule] = Registry("axis rule")
+"""Kind of operation to its rule: given the propagation so far and the operation, equates axes and returns a layout for
+each output. A rule raises :class:`NoRuleError` for a use that it does not cover."""
+
+
+class Propagation:
+    """
+    Layouts of all tensors of a trace.
+
+    What no rule covers freezes the groups that it touches, and the reason is kept.
+
+    :param graph: The traced model.
+    """
+
+    def __init__(self, graph: ModelGraph) -> None:
+        self.graph = graph
+        self.solver = AxisSolver()
+        self.port_values: list[PortValue] = []
+        self.layers: list[Layer] = []
+        self._layouts: dict[int, Layout] = {}
+        for value in graph.values:
+            if value.is_constant:
+                self._layouts[value.index] = tuple(
+                    self.solver.fresh(size) if size > 1 else self.solver.static(size, NOT_CHANNELS)
+                    for size in value.shape
+                )
+            elif value.source != "op":
+                self._layouts[value.index] = self.static_layout(value.shape, f"{value.source} {value.name!r}".strip())
+        for op in graph.ops:
+            self._visit(op)
+        for index in graph.outputs:
+            self._freeze(index, "output of the model")
+
+    def layout(self, tensor: Ref | int) -> Layout:
+        """
+        Returns the layout of a tensor, in terms of groups that are not bound to others.
+
+        :param tensor: The tensor, or its index.
+        """
+        index = tensor.value if isinstance(tensor, Ref) else tensor
+        return tuple(self.solver.resolve(axis) for axis in self._layouts[index])
+
+    def shape(self, tensor: Ref | int) -> tuple[int, ...]:
+        """
+        Returns the shape of a tensor in the trace.
+
+        :param tensor: The tensor, or its index.
+        """
+        return self.graph.values[tensor.value if isinstance(tensor, Ref) else tensor].shape
+
+    def static_layout(self, shape: Sequence[int], reason: str = NOT_CHANNELS) -> Layout:
+        """
+        Returns a layout that can never shrink.
+
+        :param shape: Shape of the tensor.
+        :param reason: Why.
+        """
+        return tuple(self.solver.static(size, reason) for size in shape)
+
+    def output_shape(self, op: Op, index: int = 0) -> tuple[int, ...]:
+        """
+        Returns the traced shape of one of the operation's outputs.
+
+        :param op: The operation.
+        :param index: Which output.
+        """
+        return self.shape(op.outputs[index])
+
+    def equate(self, op: Op, first: Axis, second: Axis) -> None:
+        """
+        States that two axes are the same because of an operation.
+
+        :param op: The operation.
+        :param first: An axis.
+        :param second: Another of the same length.
+        """
+        self.solver.equate(first, second, f"{op.name} joins channels that cannot be paired")
+
+    def follow(self, op: Op, position: int, name: str, axis: Axis, index: int | None = None) -> None:
+        """
+        States that an integer argument is the length of an axis; without effect if it was not passed.
+
+        :param op: The operation.
+        :param position: Position of the argument in the function's signature.
+        :param name: Its name there.
+        :param axis: The axis.
+        :param index: Position in the argument if it is a tuple or list.
+        """
+        port = op.port(position, name)
+        if port is not None:
+            self.port_values.append(PortValue(op, port, name, index, axis))
+
+    def _visit(self, op: Op) -> None:
+        try:
+            if op.kind not in AXIS_RULES:
+                msg = f"no axis rule for the operation {op.kind!r} ({op.name})"
+                raise NoRuleError(msg)
+            layouts = AXIS_RULES.get(op.kind)(self, op)
+        except NoRuleError as error:
+            for index in op.tensors:
+                self._freeze(index, str(error))
+            layouts = [self.static_layout(self.shape(index), str(error)) for index in op.outputs]
+        for index, layout in zip(op.outputs, layouts, strict=True):
+            lengths = tuple(self.solver.length(axis) for axis in layout)
+            if lengths != self.shape(index):
+                msg = f"The axis rule of {op.kind!r} gave lengths {lengths} for {op.name} of shape {self.shape(index)}."
+                raise AssertionError(msg)
+            self._layouts[index] = layout
+
+    def _freeze(self, index: int, reason: str) -> None:
+        for axis in self._layouts[index]:
+            self.solver.freeze(axis, reason)

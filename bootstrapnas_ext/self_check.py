@@ -1,0 +1,101 @@
+"""Checks that a super-network makes on itself when it is built: nothing is trusted that can be looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from bootstrapnas_ext.errors import ModelError
+from bootstrapnas_ext.execution import Executor
+from bootstrapnas_ext.graph import ModelGraph
+from bootstrapnas_ext.inputs import ExampleInput
+from bootstrapnas_ext.space import Subnet
+
+ShapeOf = Callable[[int, Subnet], tuple[int, ...]]
+
+
+def check_maximum(executor: Executor, forward: Callable[..., Any], example: ExampleInput, maximum: Subnet) -> None:
+    """
+    Compares the maximum subnet, with all hooks at work, to the given model: every output must be exactly equal.
+
+    :param executor: Runs the active subnet, which must be the maximum.
+    :param forward: The model's own forward.
+    :param example: What to call it with.
+    :param maximum: The maximum subnet.
+    :raises ModelError: If an output differs; the message names the first operation whose result does.
+    """
+    reference = forward(*example.args, **example.kwargs)
+    if not _equal(reference, forward(*example.args, **example.kwargs)):
+        msg = (
+            "The model gives other outputs for the same input in eval mode, so no subnet of it can be checked; "
+            "remove what is random, for example dropout that ignores the mode."
+        )
+        raise ModelError(msg)
+    if _equal(reference, executor.run(forward, maximum, example)):
+        return
+    first = _first_difference(executor, forward, example, maximum)
+    msg = f"The maximum subnet must equal the given model exactly, but the results of {first} differ."
+    raise ModelError(msg)
+
+
+def check_shapes(
+    executor: Executor, forward: Callable[..., Any], example: ExampleInput, subnet: Subnet, shape_of: ShapeOf
+) -> None:
+    """
+    Runs the active subnet and compares the shape of every result to the one that the axes predict.
+
+    :param executor: Runs the active subnet.
+    :param forward: The model's own forward.
+    :param example: Input of the trace.
+    :param subnet: The active subnet.
+    :param shape_of: Predicts the shape of a tensor of the graph.
+    :raises ModelError: If the subnet does not run, or a shape is another.
+    """
+    graph: ModelGraph = executor.graph
+    skipped = {index for block in executor.skipped(subnet) for index in block.ops}
+
+    def observe(name: str, result: Any) -> None:
+        index = graph.op_index.get(name)
+        if index is None or index in skipped:
+            return
+        got = [tuple(leaf.shape) for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
+        wanted = [shape_of(output, subnet) for output in graph.ops[index].outputs]
+        if got != wanted:
+            msg = f"{name} returns the shapes {got}, but its axis rule predicts {wanted}"
+            raise ModelError(msg)
+
+    try:
+        executor.run(forward, subnet, example, observe)
+    except Exception as error:
+        msg = (
+            f"A subnet of the model does not run as predicted: {error}. The axis rule of an operation does not fit "
+            "this use; exclude the layers around it from the elasticity, or register a rule in `AXIS_RULES`."
+        )
+        raise ModelError(msg) from error
+
+
+def _equal(one: Any, two: Any) -> bool:
+    leaves = zip(pytree.tree_leaves(one), pytree.tree_leaves(two), strict=True)
+    return all(torch.equal(a, b) for a, b in leaves if isinstance(a, Tensor))
+
+
+def _first_difference(executor: Executor, forward: Callable[..., Any], example: ExampleInput, maximum: Subnet) -> str:
+    """Returns the first operation whose result differs between the hooked and the plain model."""
+    results: list[dict[str, Any]] = []
+    for hooked in (executor, executor.without_hooks()):
+        found: dict[str, Any] = {}
+
+        def observe(name: str, result: Any, found: dict[str, Any] = found) -> None:
+            found[name] = pytree.tree_map_only(Tensor, torch.clone, result)
+
+        hooked.run(forward, maximum, example, observe)
+        results.append(found)
+    hooked_results, plain = results
+    for name, result in plain.items():
+        if name not in hooked_results or not _equal(result, hooked_results[name]):
+            return f"the operation {name!r}"
+    return "the model's outputs"

@@ -1,0 +1,248 @@
+"""The super-network: the given model, elastic, with one active subnet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from bootstrapnas_ext import _nncf
+from bootstrapnas_ext.config import ElasticityConfig
+from bootstrapnas_ext.cost import MACS_RULES, Cost, Shape
+from bootstrapnas_ext.elasticity import ELASTICITIES, ActiveSubnet, Elasticity
+from bootstrapnas_ext.errors import CheckpointError, ModelError
+from bootstrapnas_ext.execution import Executor, collect_ports
+from bootstrapnas_ext.graph import ModelGraph, Propagation
+from bootstrapnas_ext.inputs import ExampleInput
+from bootstrapnas_ext.self_check import check_maximum, check_shapes
+from bootstrapnas_ext.space import SearchSpace, Subnet
+
+
+class Supernet:
+    """
+    A model turned into a weight-sharing super-network, without touching its code.
+
+    The model is changed in place: called as before, it runs the active subnet, which at first is the maximum, that is
+    the given model itself. All subnets share its parameters.
+
+    .. code-block:: python
+
+        supernet = Supernet(model, ExampleInput((torch.randn(1, 3, 32, 32),)))
+        with supernet.activate(supernet.space.minimum):
+            small = model(x)
+        print(supernet.cost(supernet.space.minimum).macs)
+
+    :param model: A model on any device, in any mode.
+    :param example: What to call it with.
+    :param config: What shall be elastic; everything with its defaults if not given.
+    :raises ModelError: If the model cannot be traced, gives other outputs with the same input, has no elastic layer, or
+        is a super-network already.
+    """
+
+    def __init__(self, model: nn.Module, example: ExampleInput, config: ElasticityConfig | None = None) -> None:
+        config = config or ElasticityConfig()
+        self.model = model
+        self.example = example
+        graph = _nncf.trace(model, example.args, example.kwargs)
+        self._propagation = Propagation(graph)
+        self._cell = ActiveSubnet(Subnet({}))
+        self.elasticities: tuple[Elasticity, ...] = tuple(
+            ELASTICITIES.get(name)(self._propagation, self._cell, config) for name in config.available_elasticity_dims
+        )
+        self.space = SearchSpace(tuple(choice for part in self.elasticities for choice in part.choices))
+        if self.space.size == 1:
+            raise ModelError(_nothing_elastic(model, self.static_layers()))
+        self._maximum = self.space.maximum
+        self._cell.subnet = self._maximum
+        hooks = [hook for part in self.elasticities for hook in part.hooks]
+        ports = collect_ports(model, graph, hooks)
+        _nncf.wrap(model, self._run)
+        device = next(iter(model.parameters())).device
+        for hook in hooks:
+            _nncf.add_pre_hook(model, hook.op, hook.port, hook.module.to(device))
+        self.executor = Executor(model, graph, self.elasticities, ports)
+        try:
+            self._settle()
+        except BaseException:
+            _nncf.unwrap(model)
+            raise
+
+    @property
+    def graph(self) -> ModelGraph:
+        """The trace of the maximum subnet."""
+        return self._propagation.graph
+
+    @property
+    def active(self) -> Subnet:
+        """The subnet that the model runs now."""
+        return self._cell.subnet
+
+    def set_active(self, subnet: Mapping[str, int]) -> None:
+        """
+        Makes the model run a subnet from now on.
+
+        :param subnet: A subnet of the space.
+        :raises SubnetError: If it is not in the space.
+        """
+        self._cell.subnet = self.space.validate(subnet)
+
+    @contextmanager
+    def activate(self, subnet: Mapping[str, int]) -> Iterator[None]:
+        """
+        Makes the model run a subnet for the length of a ``with`` block; then the one before runs again.
+
+        :param subnet: A subnet of the space.
+        :raises SubnetError: If it is not in the space.
+        """
+        before = self.active
+        self.set_active(subnet)
+        try:
+            yield
+        finally:
+            self._cell.subnet = before
+
+    def sample(self, rng: np.random.Generator) -> Subnet:
+        """
+        Draws a subnet, every value of a choice equally likely.
+
+        :param rng: The only source of randomness.
+        """
+        return self.space.sample(rng)
+
+    def reorganize(self) -> None:
+        """
+        Sorts channels by the importance that the config names, most important first.
+
+        The function of the maximum subnet stays the same, up to the order of floating-point sums; that of smaller
+        subnets improves, since they keep the first channels.
+        """
+        for part in self.elasticities:
+            if part.reorganize is not None:
+                part.reorganize(self.model)
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Returns everything that is trained: the model's parameters and those of the hooks."""
+        return self.model.parameters()
+
+    def cost(self, subnet: Mapping[str, int]) -> Cost:
+        """
+        Returns what a subnet costs, without running it.
+
+        :param subnet: A subnet of the space.
+        :raises SubnetError: If it is not in the space.
+        """
+        subnet = self.space.validate(subnet)
+        skipped = {index for block in self.executor.skipped(subnet) for index in block.ops}
+        macs = 0
+        used: dict[int, Shape] = {}
+        weights: set[int] = set()
+        for index, op in enumerate(self.graph.ops):
+            if index in skipped:
+                continue
+            shapes = [self.shape(value, subnet) for value in op.tensors]
+            parameters = [value for value in op.tensors if self.graph.values[value].source == "parameter"]
+            used.update((value, self.shape(value, subnet)) for value in parameters)
+            if op.kind in MACS_RULES:
+                macs += MACS_RULES.get(op.kind)(shapes, self.shape(op.outputs[0], subnet))
+                weights.update(value for value in parameters if len(used[value]) > 1)
+        return Cost(
+            macs=macs,
+            parameters=sum(math.prod(shape) for shape in used.values()),
+            weights=sum(math.prod(used[value]) for value in weights),
+        )
+
+    def shape(self, value: int, subnet: Subnet) -> Shape:
+        """
+        Returns the shape of a tensor in a subnet.
+
+        :param value: Index of the tensor in the graph.
+        :param subnet: A subnet of the space.
+        """
+        shape = self.graph.values[value].shape
+        for part in self.elasticities:
+            shape = part.resize(value, shape, subnet)
+        return shape
+
+    def static_layers(self) -> dict[str, dict[str, str]]:
+        """Returns for each elastic dimension the layers that stayed as they are, and why."""
+        return {part.dimension: {layer.name: layer.reason for layer in part.static} for part in self.elasticities}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the weights and the structure that they belong to; ``torch.load(weights_only=True)`` reads it."""
+        return {
+            "choices": {choice.name: list(choice.values) for choice in self.space.choices},
+            "active": dict(self.active),
+            "model": {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """
+        Restores what :meth:`state_dict` returned, the active subnet too.
+
+        :param state: The state of a super-network of the same structure.
+        :raises CheckpointError: If it is another's; nothing has changed then.
+        """
+        for key in ("choices", "active", "model"):
+            if key not in state:
+                msg = f"The super-network's state has no {key!r}; give what `Supernet.state_dict()` returned."
+                raise CheckpointError(msg)
+        own = {choice.name: list(choice.values) for choice in self.space.choices}
+        for name in own.keys() | state["choices"].keys():
+            if own.get(name) != state["choices"].get(name):
+                msg = (
+                    f"The state is of another super-network: choice {name!r} has the values "
+                    f"{state['choices'].get(name)} there and {own.get(name)} here. Use the model and the elasticity "
+                    "config that it was made with."
+                )
+                raise CheckpointError(msg)
+        tensors = self.model.state_dict()
+        for name in tensors.keys() | state["model"].keys():
+            there, here = state["model"].get(name), tensors.get(name)
+            if there is None or here is None or there.shape != here.shape:
+                got = "missing" if there is None else f"of shape {tuple(there.shape)}"
+                wanted = "not in the model" if here is None else f"of shape {tuple(here.shape)} in the model"
+                msg = f"The state does not fit: tensor {name!r} is {got}, but {wanted}."
+                raise CheckpointError(msg)
+        self.model.load_state_dict(state["model"])
+        self.set_active(state["active"])
+
+    def _run(self, forward: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.active == self._maximum:
+            return forward(*args, **kwargs)
+        return self.executor.run(forward, self.active, ExampleInput(args, kwargs))
+
+    def _settle(self) -> None:
+        """Finds out where hooked arguments come from, and checks the maximum's outputs and other subnets' shapes."""
+        forward = _nncf.original_forward(self.model)
+        training = {module: module.training for module in self.model.modules()}
+        without_skips = {choice.name: choice.values[-1] for choice in self.space.choices}
+        without_skips |= {name: len(blocks) for part in self.elasticities for name, blocks in part.blocks.items()}
+        self.model.eval()
+        try:
+            with torch.no_grad():
+                check_maximum(self.executor, forward, self.example, self._maximum)
+                with self.activate(without_skips):
+                    self.executor = self.executor.settled(forward, self.example)
+                check_maximum(self.executor, forward, self.example, self._maximum)
+                for subnet in (without_skips, self.space.minimum):
+                    with self.activate(subnet):
+                        check_shapes(self.executor, forward, self.example, self.active, self.shape)
+        finally:
+            for module, mode in training.items():
+                module.training = mode
+
+
+def _nothing_elastic(model: nn.Module, static: Mapping[str, Mapping[str, str]]) -> str:
+    reasons = [
+        f"{dimension} of {layer}: {reason}" for dimension, layers in static.items() for layer, reason in layers.items()
+    ]
+    shown = "; ".join(reasons[:5]) + (f"; and {len(reasons) - 5} more" if len(reasons) > 5 else "")
+    return (
+        f"Nothing of {type(model).__name__} is elastic with this `elasticity` config, so there is no super-network. "
+        f"{shown or 'No layer with a weight, and no block, was found'}."
+    )
