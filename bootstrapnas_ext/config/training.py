@@ -1,0 +1,228 @@
+"""How the super-network is trained: the ``bootstrapNAS.training`` block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Literal
+
+from bootstrapnas_ext.config.elasticity import ElasticityConfig
+from bootstrapnas_ext.config.rules import (
+    Dimension,
+    Dimensions,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Rule,
+    Violation,
+)
+
+#: Learning rate of a stage that gives none, where no schedule over all stages does; NNCF 2.x's.
+DEFAULT_STAGE_LR = 3.5e-6
+
+
+@dataclass(frozen=True)
+class BatchnormAdaptationConfig:
+    """
+    Recalibration of BatchNorm statistics.
+
+    :param num_bn_adaptation_samples: How many training samples the statistics are taken from, rounded up to whole
+        batches; 0 turns recalibration off.
+    """
+
+    num_bn_adaptation_samples: NonNegativeInt = 2000
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """
+    One period of training.
+
+    :param train_dims: Dimensions that are elastic in this stage; all available ones if not given.
+    :param epochs: How long the stage takes.
+    :param depth_indicator: How many blocks of each chain may be skipped, from its end; all if not given.
+    :param width_indicator: How many widths of each layer are open, the largest first; all if not given.
+    :param reorg_weights: Sort channels by importance when the stage begins.
+    :param bn_adapt: Recalibrate BatchNorm statistics when the stage begins.
+    :param init_lr: Learning rate at the beginning of the stage, from which it falls along a cosine; 3.5e-6 if not
+        given. Not together with `lr_schedule`.
+    :param epochs_lr: Number of epochs in which the learning rate would fall to 0; `epochs` if not given.
+    :param sample_rate: A new random subnet is drawn every this many training steps.
+    """
+
+    train_dims: Dimensions | None = None
+    epochs: PositiveInt = 1
+    depth_indicator: PositiveInt | None = None
+    width_indicator: PositiveInt | None = None
+    reorg_weights: bool = False
+    bn_adapt: bool = False
+    init_lr: PositiveFloat | None = None
+    epochs_lr: PositiveInt | None = None
+    sample_rate: PositiveInt = 1
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """
+    The stages of training.
+
+    :param list_stage_descriptions: The stages, in order. If not given, one epoch for each available dimension, which
+        join in the order of `progressivity_of_elasticity`.
+    """
+
+    list_stage_descriptions: Annotated[tuple[StageConfig, ...] | None, Rule("minItems", 1)] = None
+
+
+@dataclass(frozen=True)
+class LRScheduleParams:
+    """
+    One learning-rate curve over all stages: a linear warm-up, then a cosine.
+
+    :param base_lr: Learning rate after the warm-up.
+    :param num_epochs: Length of the curve in epochs; those of all stages together if not given.
+    :param warmup_epochs: Length of the warm-up in epochs.
+    :param warmup_lr: Learning rate at which the warm-up begins.
+    """
+
+    base_lr: PositiveFloat = 3.4e-4
+    num_epochs: PositiveInt | None = None
+    warmup_epochs: NonNegativeInt = 0
+    warmup_lr: NonNegativeFloat = 3.4e-4
+
+    def violations(self) -> Iterator[Violation]:
+        """Yields what is wrong across keys."""
+        if self.num_epochs is not None and self.warmup_epochs >= self.num_epochs:
+            yield Violation(
+                ("warmup_epochs",),
+                f"`warmup_epochs < num_epochs` must hold, but got (warmup_epochs={self.warmup_epochs}, "
+                f"num_epochs={self.num_epochs})",
+            )
+
+
+@dataclass(frozen=True)
+class LRScheduleConfig:
+    """
+    A learning-rate schedule over all stages.
+
+    :param params: Shape of the curve.
+    """
+
+    params: LRScheduleParams = field(default_factory=LRScheduleParams)
+
+
+@dataclass(frozen=True)
+class DistillationConfig:
+    """
+    Distillation: subnets learn from the soft outputs of a teacher (https://arxiv.org/abs/1503.02531).
+
+    :param source: The teacher: "none", "input_model" (the given model as it was), or "maximum" (the super-network at
+        its maximum, in place).
+    :param temperature: Softens the outputs of both before they are compared; 1 leaves them as they are.
+    :param weight: Factor of the distillation loss in the sum with the loss of the task.
+    """
+
+    source: Literal["none", "input_model", "maximum"] = "none"
+    temperature: PositiveFloat = 1.0
+    weight: NonNegativeFloat = 1.0
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """
+    How the super-network is built and trained.
+
+    :param algorithm: Training by stages, as in Once-for-all (https://arxiv.org/abs/1908.09791).
+    :param strategy: Which subnets one training step uses: the name of a registered training strategy.
+    :param progressivity_of_elasticity: In which order elastic dimensions join from stage to stage.
+    :param batchnorm_adaptation: Recalibration of BatchNorm statistics in the stages with `bn_adapt`.
+    :param schedule: The stages of training.
+    :param elasticity: What of the model is elastic.
+    :param lr_schedule: One learning-rate curve over all stages; each stage has its own if not given.
+    :param distillation: Whether and from what subnets learn in addition to the labels.
+    """
+
+    algorithm: Literal["progressive_shrinking"] = "progressive_shrinking"
+    strategy: str = "progressive_shrinking"
+    progressivity_of_elasticity: Dimensions = ("kernel", "depth", "width")
+    batchnorm_adaptation: BatchnormAdaptationConfig = field(default_factory=BatchnormAdaptationConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    elasticity: ElasticityConfig = field(default_factory=ElasticityConfig)
+    lr_schedule: LRScheduleConfig | None = None
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
+
+    @property
+    def stages(self) -> tuple[StageConfig, ...]:
+        """The stages in order, with what the config does not give filled in, except open indicators.
+
+        `init_lr` stays ``None`` where `lr_schedule` sets the learning rate.
+        """
+        init_lr = DEFAULT_STAGE_LR if self.lr_schedule is None else None
+        given = self.schedule.list_stage_descriptions
+        if given is None:
+            order = self._available_in_order
+            given = tuple(StageConfig(train_dims=order[: count + 1]) for count in range(len(order)))
+        return tuple(
+            replace(
+                stage,
+                train_dims=stage.train_dims or self.elasticity.available_elasticity_dims,
+                init_lr=stage.init_lr or init_lr,
+                epochs_lr=stage.epochs_lr or stage.epochs,
+            )
+            for stage in given
+        )
+
+    @property
+    def _available_in_order(self) -> tuple[Dimension, ...]:
+        available = self.elasticity.available_elasticity_dims
+        return tuple(dim for dim in self.progressivity_of_elasticity if dim in available)
+
+    def violations(self) -> Iterator[Violation]:
+        """Yields what is wrong across keys."""
+        available = self.elasticity.available_elasticity_dims
+        missing = [dim for dim in available if dim not in self.progressivity_of_elasticity]
+        if missing:
+            yield Violation(
+                ("progressivity_of_elasticity",),
+                f"must contain every available elastic dimension {list(available)}, but got "
+                f"{list(self.progressivity_of_elasticity)}; add {missing}",
+            )
+        seen: tuple[Dimension, ...] = ()
+        for index, stage in enumerate(self.schedule.list_stage_descriptions or ()):
+            path = ("schedule", "list_stage_descriptions", index)
+            if stage.init_lr is not None and self.lr_schedule is not None:
+                yield Violation(
+                    (*path, "init_lr"),
+                    f"must not be given together with `lr_schedule`, which sets the rate of all stages, but got "
+                    f"{stage.init_lr}; remove one of them",
+                )
+            dims = stage.train_dims or available
+            unavailable = [dim for dim in dims if dim not in available]
+            if unavailable:
+                yield Violation(
+                    (*path, "train_dims"),
+                    f"must be among the available elastic dimensions {list(available)}, but got {list(dims)}; add "
+                    f"{unavailable} to `elasticity.available_elasticity_dims`",
+                )
+            elif not missing:
+                yield from self._progress_violations((*path, "train_dims"), dims, seen)
+            seen = dims
+
+    def _progress_violations(
+        self, path: tuple[str | int, ...], dims: tuple[Dimension, ...], seen: tuple[Dimension, ...]
+    ) -> Iterator[Violation]:
+        dropped = [dim for dim in seen if dim not in dims]
+        if dropped:
+            yield Violation(
+                path, f"must keep the dimensions of the stage before, {list(seen)}, but got {list(dims)}; add {dropped}"
+            )
+            return
+        order = self._available_in_order
+        places = sorted(order.index(dim) for dim in dims)
+        skipped = [dim for dim in order[places[0] : places[-1]] if dim not in dims]
+        if skipped:
+            yield Violation(
+                path,
+                f"must follow `progressivity_of_elasticity` {list(self.progressivity_of_elasticity)} without a gap, "
+                f"but got {list(dims)}; add {skipped}",
+            )

@@ -1,0 +1,1 @@
+"""The JSON Schema of the config, installed as package data under ``bootstrapnas_ext.schemas``."""
