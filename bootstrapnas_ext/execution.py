@@ -135,6 +135,10 @@ class Executor:
         self.elasticities = tuple(elasticities)
         self.ports = ports
         self._model = model
+        # Looking a module up by its path on every forward would cost more than slicing its weight.
+        self._sources = {
+            place: (model.get_submodule(place.module), port) for port in reversed(ports) for place in port.places
+        }
 
     def skipped(self, subnet: Subnet) -> list[Block]:
         """
@@ -146,12 +150,7 @@ class Executor:
 
     def shadows(self) -> dict[Place, Any]:
         """Returns for each attribute that hooks change its value in the active subnet."""
-        values: dict[Place, Any] = {}
-        for port in self.ports:
-            for place in port.places:
-                if place not in values:
-                    values[place] = port.change(getattr(self._model.get_submodule(place.module), place.attribute))
-        return values
+        return {place: port.change(getattr(owner, place.attribute)) for place, (owner, port) in self._sources.items()}
 
     def code_hooks(self) -> dict[tuple[str, int], Callable[[Any], Any]]:
         """Returns what changes the arguments that the model's code makes."""
@@ -184,16 +183,15 @@ class Executor:
     @contextmanager
     def _shadowed(self, values: Mapping[Place, Any]) -> Iterator[None]:
         """As :func:`shadowed`; what operations wrote into copied parts of buffers goes back into the buffers."""
-        with shadowed(self._model, values):
+        with _swapped((vars(owner), place.attribute, values[place]) for place, (owner, _) in self._sources.items()):
             yield
-        for port in self.ports:
-            for place in port.places:
-                part = values[place]
-                if isinstance(part, Tensor) and part._version and not part.requires_grad:
-                    whole = getattr(self._model.get_submodule(place.module), place.attribute)
-                    if part.untyped_storage().data_ptr() != whole.untyped_storage().data_ptr():
-                        for hook in port.hooks:
-                            hook.write_back(whole, part)
+        for place, (owner, port) in self._sources.items():
+            part = values[place]
+            if isinstance(part, Tensor) and part._version and not part.requires_grad and part._base is None:
+                whole = getattr(owner, place.attribute)
+                if part is not whole:
+                    for hook in port.hooks:
+                        hook.write_back(whole, part)
 
     def without_hooks(self) -> Executor:
         """Returns an executor that changes no arguments."""
@@ -246,13 +244,19 @@ def shadowed(model: nn.Module, values: Mapping[Place, Any]) -> Iterator[None]:
     :param model: The model.
     :param values: Attribute to value.
     """
+    with _swapped((vars(model.get_submodule(place.module)), place.attribute, value) for place, value in values.items()):
+        yield
+
+
+@contextmanager
+def _swapped(items: Iterable[tuple[dict[str, Any], str, Any]]) -> Iterator[None]:
+    """Puts values into dictionaries under names, and what was there back at the end."""
     missing = object()
     saved: list[tuple[dict[str, Any], str, Any]] = []
     try:
-        for place, value in values.items():
-            attributes = vars(model.get_submodule(place.module))
-            saved.append((attributes, place.attribute, attributes.get(place.attribute, missing)))
-            attributes[place.attribute] = value
+        for attributes, name, value in items:
+            saved.append((attributes, name, attributes.get(name, missing)))
+            attributes[name] = value
         yield
     finally:
         for attributes, name, value in reversed(saved):

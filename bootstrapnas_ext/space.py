@@ -67,6 +67,10 @@ class Subnet(Mapping[str, int]):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Subnet) and self._values == other._values
 
+    def __reduce__(self) -> tuple[type[Subnet], tuple[dict[str, int]]]:
+        # Hashes of strings differ from process to process, so the stored one must not travel.
+        return Subnet, (self._values,)
+
     def __repr__(self) -> str:
         return f"Subnet({self._values!r})"
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
 from torch import nn
 
 from bootstrapnas_ext import _nncf
@@ -19,6 +20,7 @@ from bootstrapnas_ext.errors import CheckpointError, ModelError
 from bootstrapnas_ext.execution import Executor, collect_ports
 from bootstrapnas_ext.graph import ModelGraph, Propagation
 from bootstrapnas_ext.inputs import ExampleInput
+from bootstrapnas_ext.report.tables import supernet_table
 from bootstrapnas_ext.self_check import check_maximum, check_shapes
 from bootstrapnas_ext.space import SearchSpace, Subnet
 
@@ -81,6 +83,11 @@ class Supernet:
     def active(self) -> Subnet:
         """The subnet that the model runs now."""
         return self._cell.subnet
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
 
     def set_active(self, subnet: Mapping[str, int]) -> None:
         """
@@ -168,17 +175,35 @@ class Supernet:
             shape = part.resize(value, shape, subnet)
         return shape
 
+    def summary(self) -> None:
+        """Prints a table of the elastic layers and their values, the number of subnets, and why layers are static."""
+        Console().print(supernet_table(self))
+
     def static_layers(self) -> dict[str, dict[str, str]]:
         """Returns for each elastic dimension the layers that stayed as they are, and why."""
         return {part.dimension: {layer.name: layer.reason for layer in part.static} for part in self.elasticities}
 
-    def state_dict(self) -> dict[str, Any]:
-        """Returns the weights and the structure that they belong to; ``torch.load(weights_only=True)`` reads it."""
+    def structure(self) -> dict[str, Any]:
+        """Returns the choices and the active subnet, as JSON can hold them."""
         return {
             "choices": {choice.name: list(choice.values) for choice in self.space.choices},
             "active": dict(self.active),
-            "model": {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()},
         }
+
+    def load_structure(self, structure: Mapping[str, Any]) -> None:
+        """
+        Restores the active subnet from what :meth:`structure` returned.
+
+        :param structure: Of a super-network with the same choices.
+        :raises CheckpointError: If it is another's; nothing has changed then.
+        """
+        self._check_structure(structure)
+        self.set_active(structure["active"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the weights and the structure that they belong to; ``torch.load(weights_only=True)`` reads it."""
+        tensors = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        return {"structure": self.structure(), "model": tensors}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """
@@ -187,21 +212,13 @@ class Supernet:
         :param state: The state of a super-network of the same structure.
         :raises CheckpointError: If it is another's; nothing has changed then.
         """
-        for key in ("choices", "active", "model"):
+        for key in ("structure", "model"):
             if key not in state:
                 msg = f"The super-network's state has no {key!r}; give what `Supernet.state_dict()` returned."
                 raise CheckpointError(msg)
-        own = {choice.name: list(choice.values) for choice in self.space.choices}
-        for name in own.keys() | state["choices"].keys():
-            if own.get(name) != state["choices"].get(name):
-                msg = (
-                    f"The state is of another super-network: choice {name!r} has the values "
-                    f"{state['choices'].get(name)} there and {own.get(name)} here. Use the model and the elasticity "
-                    "config that it was made with."
-                )
-                raise CheckpointError(msg)
+        self._check_structure(state["structure"])
         tensors = self.model.state_dict()
-        for name in tensors.keys() | state["model"].keys():
+        for name in sorted(tensors.keys() | state["model"].keys()):
             there, here = state["model"].get(name), tensors.get(name)
             if there is None or here is None or there.shape != here.shape:
                 got = "missing" if there is None else f"of shape {tuple(there.shape)}"
@@ -209,7 +226,21 @@ class Supernet:
                 msg = f"The state does not fit: tensor {name!r} is {got}, but {wanted}."
                 raise CheckpointError(msg)
         self.model.load_state_dict(state["model"])
-        self.set_active(state["active"])
+        self.set_active(state["structure"]["active"])
+
+    def _check_structure(self, structure: Mapping[str, Any]) -> None:
+        if "choices" not in structure or "active" not in structure:
+            msg = "The super-network's structure has no 'choices' or no 'active'; give what `structure()` returned."
+            raise CheckpointError(msg)
+        own, given = self.structure()["choices"], structure["choices"]
+        for name in sorted(own.keys() | given.keys()):
+            if own.get(name) != given.get(name):
+                there, here = given.get(name, "missing"), own.get(name, "missing")
+                msg = (
+                    f"The state is of another super-network: choice {name!r} is {there} there and {here} here. Use the "
+                    "model and the elasticity config that it was made with."
+                )
+                raise CheckpointError(msg)
 
     def _run(self, forward: Any, *args: Any, **kwargs: Any) -> Any:
         if self.active == self._maximum:

@@ -1,0 +1,1 @@
+"""Pictures and reports of a run: pure functions of what it stored."""
