@@ -20,9 +20,9 @@ from bootstrapnas_ext.errors import CheckpointError, ModelError
 from bootstrapnas_ext.execution import Executor, collect_ports
 from bootstrapnas_ext.graph import ModelGraph, Propagation
 from bootstrapnas_ext.inputs import ExampleInput
-from bootstrapnas_ext.report.tables import supernet_table
 from bootstrapnas_ext.self_check import check_maximum, check_shapes
 from bootstrapnas_ext.space import SearchSpace, Subnet
+from bootstrapnas_ext.summary import supernet_table
 
 
 class Supernet:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Annotated, NamedTuple, Protocol, runtime_checkable
 
 
 class Rule(NamedTuple):
@@ -68,5 +68,8 @@ NonNegativeFloat = Annotated[float, Rule("minimum", 0)]
 Fraction = Annotated[float, Rule("minimum", 0), Rule("maximum", 1)]
 Percent = Annotated[float, Rule("minimum", 0), Rule("maximum", 100)]
 
-Dimension = Literal["width", "depth", "kernel"]
-Dimensions = Annotated[tuple[Dimension, ...], Rule("minItems", 1), Rule("uniqueItems", True)]
+Dimensions = Annotated[tuple[str, ...], Rule("minItems", 1), Rule("uniqueItems", True)]
+
+#: Names of elastic dimensions. Registering an elasticity adds its name; this module cannot ask the registry, because
+#: elasticities need torch and configs do not.
+DIMENSIONS = {"width", "depth", "kernel"}

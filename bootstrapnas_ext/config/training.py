@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from bootstrapnas_ext.config.elasticity import ElasticityConfig
 from bootstrapnas_ext.config.rules import (
-    Dimension,
+    DIMENSIONS,
     Dimensions,
     NonNegativeFloat,
     NonNegativeInt,
@@ -173,21 +173,21 @@ class TrainingConfig:
         )
 
     @property
-    def _available_in_order(self) -> tuple[Dimension, ...]:
+    def _available_in_order(self) -> tuple[str, ...]:
         available = self.elasticity.available_elasticity_dims
         return tuple(dim for dim in self.progressivity_of_elasticity if dim in available)
 
     def violations(self) -> Iterator[Violation]:
         """Yields what is wrong across keys."""
         available = self.elasticity.available_elasticity_dims
-        missing = [dim for dim in available if dim not in self.progressivity_of_elasticity]
+        missing = [dim for dim in available if dim in DIMENSIONS and dim not in self.progressivity_of_elasticity]
         if missing:
             yield Violation(
                 ("progressivity_of_elasticity",),
                 f"must contain every available elastic dimension {list(available)}, but got "
                 f"{list(self.progressivity_of_elasticity)}; add {missing}",
             )
-        seen: tuple[Dimension, ...] = ()
+        seen: tuple[str, ...] = ()
         for index, stage in enumerate(self.schedule.list_stage_descriptions or ()):
             path = ("schedule", "list_stage_descriptions", index)
             if stage.init_lr is not None and self.lr_schedule is not None:
@@ -209,7 +209,7 @@ class TrainingConfig:
             seen = dims
 
     def _progress_violations(
-        self, path: tuple[str | int, ...], dims: tuple[Dimension, ...], seen: tuple[Dimension, ...]
+        self, path: tuple[str | int, ...], dims: tuple[str, ...], seen: tuple[str, ...]
     ) -> Iterator[Violation]:
         dropped = [dim for dim in seen if dim not in dims]
         if dropped:

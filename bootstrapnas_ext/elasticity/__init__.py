@@ -3,8 +3,16 @@
 from bootstrapnas_ext.elasticity import depth as _depth
 from bootstrapnas_ext.elasticity import kernel as _kernel
 from bootstrapnas_ext.elasticity import width as _width
-from bootstrapnas_ext.elasticity.base import ELASTICITIES, ActiveSubnet, Elasticity, Hook, PortHook, StaticLayer
+from bootstrapnas_ext.elasticity.base import (
+    ELASTICITIES,
+    ActiveSubnet,
+    Elasticity,
+    Hook,
+    PortHook,
+    StaticLayer,
+    elasticity,
+)
 
-__all__ = ["ELASTICITIES", "ActiveSubnet", "Elasticity", "Hook", "PortHook", "StaticLayer"]
+__all__ = ["ELASTICITIES", "ActiveSubnet", "Elasticity", "Hook", "PortHook", "StaticLayer", "elasticity"]
 
 del _depth, _kernel, _width

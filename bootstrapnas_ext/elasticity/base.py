@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from bootstrapnas_ext.config import ElasticityConfig
+from bootstrapnas_ext.config.rules import DIMENSIONS
 from bootstrapnas_ext.graph import ModelGraph, Propagation
 from bootstrapnas_ext.graph.blocks import Block
 from bootstrapnas_ext.registry import Registry
@@ -127,7 +128,25 @@ class Elasticity:
 
 Builder = Callable[[Propagation, ActiveSubnet, ElasticityConfig], Elasticity]
 ELASTICITIES: Registry[Builder] = Registry("elastic dimension")
-"""Dimension name to a function that finds what is elastic. A new elasticity is one file with one registration."""
+"""Dimension name to a function that finds what is elastic."""
+
+
+def elasticity(dimension: str) -> Callable[[Builder], Builder]:
+    """
+    Returns a decorator that registers an elastic dimension, which configs may name from then on.
+
+    A new elasticity is one file with one registration.
+
+    :param dimension: Its name.
+    :raises RegistryError: If the name is taken.
+    """
+
+    def register(builder: Builder) -> Builder:
+        ELASTICITIES.register(dimension)(builder)
+        DIMENSIONS.add(dimension)
+        return builder
+
+    return register
 
 
 def layer_name(graph: ModelGraph, op: str) -> str:

@@ -7,13 +7,13 @@ first, as in Once-for-all (Cai et al., 2020, https://arxiv.org/abs/1908.09791).
 from __future__ import annotations
 
 from bootstrapnas_ext.config import DepthConfig, ElasticityConfig
-from bootstrapnas_ext.elasticity.base import ELASTICITIES, ActiveSubnet, Elasticity
+from bootstrapnas_ext.elasticity.base import ActiveSubnet, Elasticity, elasticity
 from bootstrapnas_ext.graph import ModelGraph, Propagation
 from bootstrapnas_ext.graph.blocks import Block, Chain, block_between, find_blocks, find_chains
 from bootstrapnas_ext.space import Choice
 
 
-@ELASTICITIES.register("depth")
+@elasticity("depth")
 def elastic_depth(propagation: Propagation, cell: ActiveSubnet, config: ElasticityConfig) -> Elasticity:
     """
     Makes a choice of each chain of blocks, or of each block.

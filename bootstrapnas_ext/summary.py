@@ -1,4 +1,4 @@
-"""Tables for people who read a terminal."""
+"""A super-network as tables for people who read a terminal."""
 
 from __future__ import annotations
 
