@@ -111,8 +111,8 @@ class _Tracer(GraphBuilderMode):
     def execute_post_hooks(self, outputs: Any, op_meta: OpMeta) -> Any:
         result = super().execute_post_hooks(outputs, op_meta)
         op_meta, args, kwargs, made = self._pending.pop(op_meta.extra_info["node_id"])
-        if made:
-            function = _function_name(op_meta.func)
+        function = _function_name(op_meta.func)
+        if made or function == "__setitem__":  # the only one that changes a tensor and returns none
             self.ops.append(
                 Op(
                     name=op_meta.op_name,
@@ -184,6 +184,10 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
                 tracer.register_input(name, leaf)
             outputs = forward(*args, **kwargs)
             returned = tuple(tracer._tensors(outputs))
+        if not returned:
+            found = type(outputs).__name__
+            msg = f"a model must return a tensor, or tuples, lists or dictionaries of them, but it returned a {found}"
+            raise TypeError(msg)
     except Exception as error:
         msg = (
             f"The model {type(model).__name__} could not be traced with this input: {type(error).__name__}: {error}. "
@@ -243,7 +247,7 @@ class HookMode(FunctionHookMode):
         name = f"{stem}/{self.op_calls[stem]}"
         if name in self._replace:
             self.op_calls[stem] += 1
-            return self._replace[name]()
+            return _like_result_of(func, self._replace[name]())
         result = super().__torch_function__(func, types, args, kwargs)
         with self.disable():
             if name in self._keep:
@@ -251,6 +255,18 @@ class HookMode(FunctionHookMode):
             if self._observe is not None:
                 self._observe(name, result)
         return result
+
+    def execute_pre_hooks(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], op_meta: OpMeta
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        with self.disable():  # what a hook computes is no operation of the model, and must not be counted as one
+            return super().execute_pre_hooks(args, kwargs, op_meta)
+
+
+def _like_result_of(func: Callable[..., Any], result: Any) -> Any:
+    """Gives several results the names by which a model may ask for them, as in ``x.max(1).values``."""
+    named = getattr(torch.return_types, func.__name__, None)
+    return named(result) if named is not None and isinstance(result, tuple) else result
 
 
 class _DictStorage(HookStorage):
@@ -282,7 +298,7 @@ class ElasticForward(ForwardWithHooks):
     runner: Callable[..., Any]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.runner(self.orig_forward, *args, **kwargs)
+        return self.runner(original_forward(self.model), *args, **kwargs)
 
 
 def wrap(model: nn.Module, runner: Callable[..., Any]) -> None:
@@ -297,7 +313,7 @@ def wrap(model: nn.Module, runner: Callable[..., Any]) -> None:
         msg = "The model has NNCF hooks already; make the super-network from the plain model."
         raise ModelError(msg)
     wrap_model(model)
-    original = original_forward(model)
+    original = _own_forward(model)
     del model.forward
     forward = ElasticForward(model, original)
     forward.runner = runner
@@ -310,7 +326,7 @@ def unwrap(model: nn.Module) -> None:
 
     :param model: A wrapped model; changed in place.
     """
-    original = original_forward(model)
+    original = _own_forward(model)
     del model.forward, model._replicate_for_data_parallel
     if model.forward != original:
         model.forward = original
@@ -329,14 +345,31 @@ def add_pre_hook(model: nn.Module, op_name: str, port: int, hook: nn.Module) -> 
     register_pre_function_hook(model, op_name, port, hook)
 
 
+def _own_forward(model: nn.Module) -> Callable[..., Any]:
+    wrapped: Any = model.forward
+    forward: Callable[..., Any] = wrapped.orig_forward
+    return forward
+
+
 def original_forward(model: nn.Module) -> Callable[..., Any]:
     """
     Returns the forward that a model had before it was wrapped.
 
+    While it runs, the storage of hooks is no child of the model: a model that runs all its children, as
+    ``nn.Sequential`` does, would run the storage too.
+
     :param model: A wrapped model.
     """
-    wrapped: Any = model.forward
-    forward: Callable[..., Any] = wrapped.orig_forward
+    own, modules = _own_forward(model), model._modules
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        storage = modules.pop(ATR_HOOK_STORAGE, None)
+        try:
+            return own(*args, **kwargs)
+        finally:
+            if storage is not None:
+                modules[ATR_HOOK_STORAGE] = storage
+
     return forward
 
 
@@ -353,7 +386,7 @@ def bare_copy(model: nn.Module, replaced: Mapping[int, Any]) -> nn.Module:
     memo: dict[int, Any] = {**replaced, **{id(part): nothing for part in hidden}}
     small = copy.deepcopy(model, memo)
     del small.forward, small._replicate_for_data_parallel, small._modules[ATR_HOOK_STORAGE]
-    original = original_forward(model)
+    original = _own_forward(model)
     del model.__dict__["forward"]
     if model.forward != original:
         small.forward = copy.deepcopy(original, memo)

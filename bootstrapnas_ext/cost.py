@@ -32,8 +32,14 @@ class Cost:
 
 @MACS_RULES.register("conv1d", "conv2d", "conv3d")
 def _convolution(inputs: Sequence[Shape], output: Shape) -> int:
-    """Every item of the weight ``(out, in / groups, *kernel)`` meets every position of the output."""
-    return output[0] * math.prod(inputs[1]) * math.prod(output[2:])
+    """Every item of the output is a sum over one row of the weight ``(out, in / groups, *kernel)``."""
+    return math.prod(output) * math.prod(inputs[1][1:])
+
+
+@MACS_RULES.register("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+def _transposed_convolution(inputs: Sequence[Shape], _: Shape) -> int:
+    """Every item of the input meets one row of the weight ``(in, out / groups, *kernel)``."""
+    return math.prod(inputs[0]) * math.prod(inputs[1][1:])
 
 
 @MACS_RULES.register("linear")

@@ -109,10 +109,16 @@ def _places_by_tensor(model: nn.Module) -> dict[str, list[Place]]:
 
 def _argument_places(model: nn.Module, op: Op, argument: str | None, traced: Any) -> list[Place]:
     value = getattr(model.get_submodule(op.module), argument, None) if argument else None
-    return [Place(op.module, argument)] if argument and value is not None and _same(value, traced) else []
+    return [Place(op.module, argument)] if argument and value is not None and same(value, traced) else []
 
 
-def _same(one: Any, two: Any) -> bool:
+def same(one: Any, two: Any) -> bool:
+    """
+    Returns whether two arguments that are no tensors are equal; a tuple may equal a list.
+
+    :param one: An argument.
+    :param two: Another.
+    """
     if isinstance(one, (list, tuple)) and isinstance(two, (list, tuple)):
         return list(one) == list(two)
     return type(one) is type(two) and bool(one == two)
@@ -182,14 +188,14 @@ class Executor:
 
     @contextmanager
     def _shadowed(self, values: Mapping[Place, Any]) -> Iterator[None]:
-        """As :func:`shadowed`; what operations wrote into copied parts of buffers goes back into the buffers."""
+        """As :func:`shadowed`; what training wrote into copied parts of buffers goes back into the buffers."""
         with _swapped((vars(owner), place.attribute, values[place]) for place, (owner, _) in self._sources.items()):
             yield
         for place, (owner, port) in self._sources.items():
-            part = values[place]
-            if isinstance(part, Tensor) and part._version and not part.requires_grad and part._base is None:
-                whole = getattr(owner, place.attribute)
-                if part is not whole:
+            part, whole = values[place], getattr(owner, place.attribute)
+            # BatchNorm does not mark its statistics as changed, so it is the mode that tells that they may be.
+            if owner.training and isinstance(part, Tensor) and not isinstance(whole, nn.Parameter):
+                if part is not whole and part._base is None:
                     for hook in port.hooks:
                         hook.write_back(whole, part)
 
@@ -217,7 +223,7 @@ class Executor:
                         port.change(torch.empty(full, device="meta")).shape
                     )
                 else:
-                    right = _same(value, port.change(port.traced))
+                    right = same(value, port.change(port.traced))
                 arrived[port.op.name, port.number] = right
                 return value if right else port.change(value)
 

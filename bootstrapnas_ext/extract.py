@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from functools import partial, wraps
+from functools import wraps
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from torch.nn.modules.conv import _ConvNd
 from bootstrapnas_ext import _nncf
 from bootstrapnas_ext._nncf import HookMode
 from bootstrapnas_ext.errors import ExportError
-from bootstrapnas_ext.execution import Executor, Place, Skip, shadowed
+from bootstrapnas_ext.execution import Executor, Place, Skip, same, shadowed
 from bootstrapnas_ext.graph import Ref
 from bootstrapnas_ext.inputs import ExampleInput
 from bootstrapnas_ext.supernet import Supernet
@@ -79,20 +79,12 @@ class _Patched(nn.Module):
 
 
 def _needed_code_hooks(executor: Executor) -> dict[tuple[str, int], Callable[[Any], Any]]:
-    """Returns what changes arguments of the model's code in the active subnet, as values where they are known."""
-    needed: dict[tuple[str, int], Callable[[Any], Any]] = {}
-    for port in executor.ports:
-        if port.places:
-            continue
-        if isinstance(port.traced, Ref):
-            needed[port.op.name, port.number] = port.change
-        elif port.change(port.traced) != port.traced:
-            needed[port.op.name, port.number] = partial(_replaced, by=port.change(port.traced))
-    return needed
-
-
-def _replaced(_: Any, by: Any) -> Any:
-    return by
+    """Returns what changes arguments that the model's code makes, and does so in the active subnet."""
+    return {
+        (port.op.name, port.number): port.change
+        for port in executor.ports
+        if not port.places and (isinstance(port.traced, Ref) or not same(port.traced, port.change(port.traced)))
+    }
 
 
 def _small_copy(supernet: Supernet, skip: Skip) -> nn.Module:

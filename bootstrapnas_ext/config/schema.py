@@ -19,16 +19,18 @@ _BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<="}
 
 
 @cache
-def json_schema() -> Schema:
+def json_schema(keys: type = TopLevel) -> Schema:
     """
     Returns the schema (draft 2020-12) of an NNCF config.
 
     The top level is open, because a config also holds the keys of the user's own training code.
+
+    :param keys: The dataclass of the top level.
     """
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "NNCF config with a bootstrapNAS block",
-        **schema_of(TopLevel),
+        **schema_of(keys),
         "additionalProperties": True,
     }
 

@@ -18,9 +18,6 @@ from bootstrapnas_ext.config.rules import (
     Violation,
 )
 
-#: Learning rate of a stage that gives none, where no schedule over all stages does; NNCF 2.x's.
-DEFAULT_STAGE_LR = 3.5e-6
-
 
 @dataclass(frozen=True)
 class BatchnormAdaptationConfig:
@@ -45,8 +42,8 @@ class StageConfig:
     :param width_indicator: How many widths of each layer are open, the largest first; all if not given.
     :param reorg_weights: Sort channels by importance when the stage begins.
     :param bn_adapt: Recalibrate BatchNorm statistics when the stage begins.
-    :param init_lr: Learning rate at the beginning of the stage, from which it falls along a cosine; 3.5e-6 if not
-        given. Not together with `lr_schedule`.
+    :param init_lr: Learning rate at the beginning of the stage, from which it falls along a cosine; the optimizer's
+        own if not given (NNCF 2.x took 3.5e-6). Not together with `lr_schedule`.
     :param epochs_lr: Number of epochs in which the learning rate would fall to 0; `epochs` if not given.
     :param sample_rate: A new random subnet is drawn every this many training steps.
     """
@@ -153,11 +150,7 @@ class TrainingConfig:
 
     @property
     def stages(self) -> tuple[StageConfig, ...]:
-        """The stages in order, with what the config does not give filled in, except open indicators.
-
-        `init_lr` stays ``None`` where `lr_schedule` sets the learning rate.
-        """
-        init_lr = DEFAULT_STAGE_LR if self.lr_schedule is None else None
+        """The stages in order, with what the config does not give filled in, except open indicators and `init_lr`."""
         given = self.schedule.list_stage_descriptions
         if given is None:
             order = self._available_in_order
@@ -166,7 +159,6 @@ class TrainingConfig:
             replace(
                 stage,
                 train_dims=stage.train_dims or self.elasticity.available_elasticity_dims,
-                init_lr=stage.init_lr or init_lr,
                 epochs_lr=stage.epochs_lr or stage.epochs,
             )
             for stage in given

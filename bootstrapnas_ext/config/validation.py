@@ -8,7 +8,7 @@ import json
 import math
 import types
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Union, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
@@ -20,6 +20,7 @@ from bootstrapnas_ext.config.schema import Schema, former_names, json_schema, ob
 from bootstrapnas_ext.errors import ConfigError
 
 Path = tuple[str | int, ...]
+Keys = TypeVar("Keys", bound=TopLevel)
 
 _LONGEST_VALUE = 80
 
@@ -52,16 +53,29 @@ def read_config(config: Any, source: str = "") -> TopLevel:
     :param source: What the lines of an error begin with, for example a file name.
     :raises ConfigError: With one line for each violation; those that cause others come first.
     """
-    errors = list(_Validator(json_schema()).iter_errors(config))
-    unknown = [*_misspelt_blocks(config), *_unknown_keys(errors)]
+    return read_keys(TopLevel, config, source)
+
+
+def read_keys(keys: type[Keys], config: Any, source: str = "") -> Keys:
+    """
+    Checks a config that may have keys of a program's own beside those of this package, and returns them.
+
+    :param keys: A dataclass derived from :class:`TopLevel`, or that itself.
+    :param config: A JSON-like dictionary.
+    :param source: What the lines of an error begin with, for example a file name.
+    :raises ConfigError: With one line for each violation; those that cause others come first.
+    """
+    schema = json_schema(cast(type, keys))  # mypy does not see that a class is hashable
+    errors = list(_Validator(schema).iter_errors(config))
+    unknown = [*_misspelt_keys(config, schema), *_unknown_keys(errors, schema)]
     wrong = [Violation(tuple(error.absolute_path), _message(error)) for error in errors if not _is_unknown_key(error)]
     reader = _Reader([*unknown, *wrong])
-    result = reader.read(TopLevel, config, ())
+    result = reader.read(keys, config, ())
     if reader.violations:
         prefix = f"{source}: " if source else ""
         lines = [f"{prefix}{format_path(path)}: {message}" for path, message in reader.violations]
         raise ConfigError("\n".join(lines))
-    return cast(TopLevel, result)
+    return cast(Keys, result)
 
 
 def format_path(path: Path) -> str:
@@ -80,27 +94,30 @@ def _is_unknown_key(error: ValidationError) -> bool:
     return bool(error.validator == "additionalProperties")
 
 
-def _unknown_keys(errors: list[ValidationError]) -> Iterator[Violation]:
+def _unknown_keys(errors: list[ValidationError], whole: Schema) -> Iterator[Violation]:
     for error in filter(_is_unknown_key, errors):
         known = cast(Schema, error.schema)["properties"]
         for key, value in cast(Schema, error.instance).items():
             if key not in known:
-                message = f"unknown key, with the value {_shorten(value)}; {_where_else(key, known)}"
+                message = f"unknown key, with the value {_shorten(value)}; {_where_else(key, known, whole)}"
                 yield Violation((*error.absolute_path, key), message)
 
 
-def _where_else(key: str, known: Schema) -> str:
+def _where_else(key: str, known: Schema, whole: Schema) -> str:
     """Returns where the key belongs, if it has its exact name elsewhere, or else the nearest key here."""
-    places = [path for path, schema in objects(json_schema()) if key in schema["properties"]]
+    places = [path for path, schema in objects(whole) if key in schema["properties"]]
     return f"it belongs in {' or '.join(places)}" if places else suggest(key, known)
 
 
-def _misspelt_blocks(config: Any) -> Iterator[Violation]:
+def _misspelt_keys(config: Any, whole: Schema) -> Iterator[Violation]:
     """Yields the open top level's keys that are nearly one of ours which is missing."""
     if not isinstance(config, dict):
         return
-    missing = {name.lower(): name for name in json_schema()["properties"] if name not in config}
+    known = whole["properties"]
+    missing = {name.lower(): name for name in known if name not in config}
     for key in config:
+        if key in known:
+            continue
         near = difflib.get_close_matches(str(key).lower(), missing, n=1, cutoff=0.8)
         if near:
             yield Violation((key,), f"unknown key; did you mean {missing[near[0]]!r}?")

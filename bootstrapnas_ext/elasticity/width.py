@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,20 @@ class Run:
     repeat: int
 
 
+class Selection(NamedTuple):
+    """
+    The active part of one dimension.
+
+    :param dim: The dimension.
+    :param length: Number of active indices.
+    :param indices: The active indices; ``None`` if they are the first ones, so that the part is a view.
+    """
+
+    dim: int
+    length: int
+    indices: Tensor | None
+
+
 @dataclass(frozen=True)
 class ElasticAxis:
     """
@@ -73,20 +87,14 @@ class ElasticAxis:
         """Whether it depends on any choice."""
         return any(run.choice is not None for run in self.runs)
 
-    def select(self, tensor: Tensor, dim: int, subnet: Subnet) -> Tensor:
+    def selection(self, dim: int, subnet: Subnet) -> Selection:
         """
-        Returns the active part of a tensor, as a view where the active indices are the first ones.
+        Returns how to take the active part of a tensor.
 
-        :param tensor: A tensor of the maximum subnet.
         :param dim: The dimension that this axis describes.
         :param subnet: The active subnet.
         """
-        length = self.length(subnet)
-        if length == tensor.shape[dim]:
-            return tensor
-        if len(self.runs) == 1:
-            return tensor.narrow(dim, 0, length)
-        return tensor.index_select(dim, self.indices(subnet).to(tensor.device))
+        return Selection(dim, self.length(subnet), None if len(self.runs) == 1 else self.indices(subnet))
 
     def indices(self, subnet: Subnet) -> Tensor:
         """
@@ -122,10 +130,21 @@ class SliceHook(PortHook):
         super().__init__(cell)
         self.axes = tuple(axes)
         self.elastic = tuple((dim, axis) for dim, axis in enumerate(axes) if axis.is_elastic)
+        self._subnet: Subnet | None = None
+        self._selections: tuple[Selection, ...] = ()
 
     def forward(self, value: Tensor) -> Tensor:
-        for dim, axis in self.elastic:
-            value = axis.select(value, dim, self.cell.subnet)
+        subnet = self.cell.subnet
+        if subnet is not self._subnet:  # a subnet stays active for a forward at least, often for many
+            self._selections = tuple(axis.selection(dim, subnet) for dim, axis in self.elastic)
+            self._subnet = subnet
+        for dim, length, indices in self._selections:
+            if value.shape[dim] == length:
+                continue
+            if indices is None:
+                value = value.narrow(dim, 0, length)
+            else:
+                value = value.index_select(dim, indices.to(value.device))
         return value
 
     def write_back(self, whole: Tensor, part: Tensor) -> None:

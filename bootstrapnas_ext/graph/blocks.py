@@ -175,7 +175,7 @@ class _Finder:
 
     def between(self, before: int, end: int) -> Block | None:
         """Returns the block from one operation's first output to another's."""
-        at = self._dominator[end]
+        at = self._dominator[end] if self._graph.ops[end].outputs else None
         while at is not None and at > before:
             at = self._dominator[at]
         return self._block(self._graph.ops[before].outputs[0], end) if at == before else None
@@ -245,7 +245,8 @@ class _Finder:
 
     def _overwrites_entry(self, entry: int, exit_value: int) -> bool:
         """Whether, with the block skipped, an in-place operation on the exit would spoil a later use of the entry."""
-        last_use = max(self._graph.consumers.get(entry, (-1,)))
+        used_outside = entry in self._returned or self._graph.values[entry].source == "input"
+        last_use = len(self._graph.ops) if used_outside else max(self._graph.consumers.get(entry, (-1,)))
         return any(self._graph.ops[op].in_place and op < last_use for op in self._graph.consumers.get(exit_value, ()))
 
     def _is_residual(self, entry: int, end: int, region: set[int]) -> bool:

@@ -147,20 +147,26 @@ class Propagation:
 
     def _visit(self, op: Op) -> None:
         try:
-            if op.kind not in AXIS_RULES:
-                msg = f"no axis rule for the operation {op.kind!r} ({op.name})"
-                raise NoRuleError(msg)
-            layouts = AXIS_RULES.get(op.kind)(self, op)
+            layouts = self._apply_rule(op)
         except NoRuleError as error:
             for index in op.tensors:
                 self._freeze(index, str(error))
             layouts = [self.static_layout(self.shape(index), str(error)) for index in op.outputs]
-        for index, layout in zip(op.outputs, layouts, strict=True):
-            lengths = tuple(self.solver.length(axis) for axis in layout)
-            if lengths != self.shape(index):
-                msg = f"The axis rule of {op.kind!r} gave lengths {lengths} for {op.name} of shape {self.shape(index)}."
-                raise AssertionError(msg)
-            self._layouts[index] = layout
+        self._layouts.update(zip(op.outputs, layouts, strict=True))
+
+    def _apply_rule(self, op: Op) -> Sequence[Layout]:
+        if op.kind not in AXIS_RULES:
+            msg = f"no axis rule for the operation {op.kind!r} ({op.name})"
+            raise NoRuleError(msg)
+        misfit = f"the axis rule of {op.kind!r} does not fit this use ({op.name})"
+        try:
+            layouts = AXIS_RULES.get(op.kind)(self, op)
+        except ValueError as error:  # axes or arguments of other lengths than the rule expects
+            raise NoRuleError(misfit) from error
+        lengths = [tuple(self.solver.length(axis) for axis in layout) for layout in layouts]
+        if lengths != [self.shape(index) for index in op.outputs]:
+            raise NoRuleError(misfit)
+        return layouts
 
     def _freeze(self, index: int, reason: str) -> None:
         for axis in self._layouts[index]:

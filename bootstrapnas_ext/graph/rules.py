@@ -17,13 +17,13 @@ from bootstrapnas_ext.graph.propagate import AXIS_RULES, Layer, NoRuleError, Pro
 _UNARY = """
     relu relu6 leaky_relu elu celu selu gelu silu mish sigmoid logsigmoid hardsigmoid hardswish hardtanh
     hardshrink softplus softshrink softsign tanh tanhshrink threshold rrelu erf exp log log1p sqrt rsqrt square
-    abs neg sign clamp clip round floor ceil reciprocal sin cos log_softmax softmax dropout dropout1d dropout2d
+    abs neg sign round floor ceil reciprocal sin cos log_softmax softmax dropout dropout1d dropout2d
     dropout3d alpha_dropout feature_dropout feature_alpha_dropout contiguous clone detach to float half double
     bfloat16 type_as identity requires_grad cpu cuda data normalize
 """.split()  # noqa: SIM905 - a list of strings is hard to read
 _ELEMENTWISE = """
     add iadd radd sub isub rsub mul imul rmul multiply div idiv rdiv truediv itruediv rtruediv true_divide
-    subtract pow ipow rpow maximum minimum where lerp addcmul addcdiv masked_fill eq ne lt le gt ge
+    subtract pow ipow rpow maximum minimum clamp clip where lerp addcmul addcdiv masked_fill eq ne lt le gt ge
 """.split()  # noqa: SIM905
 _POOLING = [
     f"{name}{rank}d"
@@ -114,7 +114,7 @@ def _linear(p: Propagation, op: Op) -> Sequence[Layout]:
     return [(*p.layout(data)[:-1], out)]
 
 
-@AXIS_RULES.register("batch_norm", "instance_norm", "prelu")
+@AXIS_RULES.register("batch_norm", "prelu")
 def _per_channel(p: Propagation, op: Op) -> Sequence[Layout]:
     """Every further tensor has one item for each channel, which is dimension 1."""
     data, *others = op.tensors
@@ -219,15 +219,16 @@ def _reshape(p: Propagation, op: Op) -> Sequence[Layout]:
         raise NoRuleError(msg)
     layout = _match_runs(p, op, p.layout(data), shape)
     if op.kind in ("reshape", "view"):
-        sizes = _spread(op, 1) or list(op.kwargs.get("shape", op.kwargs.get("size", ())))
+        name = "size" if "size" in op.kwargs else "shape"
+        sizes = _spread(op, 1) or list(op.kwargs.get(name, ()))
         spread = len(op.args) > 2 or (len(op.args) == 2 and isinstance(op.args[1], int))
         for number, (size, axis) in enumerate(zip(sizes, layout, strict=True)):
             if size == -1:
                 continue
             if spread:
-                p.follow(op, 1 + number, "shape", axis)
+                p.follow(op, 1 + number, name, axis)
             else:
-                p.follow(op, 1, "shape", axis, number)
+                p.follow(op, 1, name, axis, number)
     return [layout]
 
 
@@ -286,7 +287,8 @@ def _permute(p: Propagation, op: Op) -> Sequence[Layout]:
     elif op.kind == "T":
         order.reverse()
     elif len(layout) > 1:
-        one, two = _dims([op.argument(1, "dim0", 0), op.argument(2, "dim1", 1)], len(layout))
+        names = ("axis0", "axis1") if "axis0" in op.kwargs else ("dim0", "dim1")
+        one, two = _dims([op.argument(1, names[0], 0), op.argument(2, names[1], 1)], len(layout))
         order[one], order[two] = order[two], order[one]
     return [tuple(layout[number] for number in order)]
 

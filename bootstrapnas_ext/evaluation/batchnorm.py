@@ -1,0 +1,70 @@
+"""Norm statistics of a subnet."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bootstrapnas_ext.errors import DataError
+from bootstrapnas_ext.evaluation.batches import as_input
+from bootstrapnas_ext.modes import evaluation_mode
+
+
+def recalibrate_batchnorm(module: nn.Module, batches: Iterable[Any]) -> None:
+    """
+    Computes the running statistics of all batch norms anew, as the mean over some batches.
+
+    The statistics in a super-network belong to no subnet, so every subnet needs its own before it is evaluated: "post-
+    statistics of batch normalization" in Yu and Huang, *Universally Slimmable Networks and Improved Training
+    Techniques*, ICCV 2019. As there, it is the plain mean over batches and not a moving average, so neither their order
+    nor the old statistics matter. Batches of different sizes, as the last one of a loader, count by their elements.
+
+    Only norms with running statistics are in training mode meanwhile; dropout and everything else stays in evaluation
+    mode, so the same batches give the same statistics. Without such norms nothing happens.
+
+    .. code-block:: python
+
+        batches = [images for images, _ in itertools.islice(loader, 16)]
+        recalibrate_batchnorm(extract(supernet, subnet), batches)
+
+    :param module: A plain module, changed in place; modes and momentum of all parts are left as they were.
+    :param batches: Inputs as in :func:`bootstrapnas_ext.evaluation.as_input`, on the module's device. Batches of one
+        sample are left out, because a norm after global pooling has no variance there.
+    :raises DataError: If there is no batch of two samples or more.
+    """
+    momenta = {part: part.momentum for part in module.modules() if _has_statistics(part)}
+    if not momenta:
+        return
+    elements: Counter[nn.Module] = Counter()
+
+    def weigh(norm: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        # A moving average whose momentum is the newest batch's share of all elements is their mean. The first share is
+        # 1, so that the old statistics are gone.
+        count = next(iter((*args, *kwargs.values()))).numel()
+        elements[norm] += count
+        norm.momentum = count / elements[norm]
+
+    handles = [norm.register_forward_pre_hook(weigh, with_kwargs=True) for norm in momenta]
+    try:
+        with evaluation_mode(module), torch.no_grad():
+            for norm in momenta:
+                norm.train()
+            for batch in batches:
+                example = as_input(batch)
+                if example.tensors()[0].shape[0] > 1:
+                    module(*example.args, **example.kwargs)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for norm, momentum in momenta.items():
+            norm.momentum = momentum
+    if not elements:
+        raise DataError("Norm statistics need at least one batch of two samples or more, but got none.")
+
+
+def _has_statistics(part: nn.Module) -> bool:
+    return isinstance(getattr(part, "running_mean", None), Tensor) and hasattr(part, "momentum")

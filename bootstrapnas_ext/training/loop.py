@@ -1,0 +1,202 @@
+"""The training loop, for those who have none of their own."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch.utils.tensorboard import SummaryWriter
+
+from bootstrapnas_ext.errors import CheckpointError, TrainingError
+from bootstrapnas_ext.inputs import ExampleInput
+from bootstrapnas_ext.space import Subnet
+from bootstrapnas_ext.training.checkpoint import load_checkpoint, restore_supernet, save_checkpoint
+from bootstrapnas_ext.training.data_checks import check_labels, count_classes, count_steps, split_batch, stored_labels
+from bootstrapnas_ext.training.randomness import seeded_epoch
+from bootstrapnas_ext.training.records import EpochRecord, TrainingResult
+from bootstrapnas_ext.training.reporting import ProgressReporter, write_scalars
+from bootstrapnas_ext.training.scheduler import TrainingScheduler
+from bootstrapnas_ext.training.supernet_protocol import TrainableSupernet
+
+#: File names within the folder of checkpoints.
+LAST = "last.pt"
+BEST = "best.pt"
+
+
+class Trainer:
+    """
+    Trains a super-network through the stages of its scheduler.
+
+    After each epoch it recalibrates the maximum's norm statistics in the super-network, measures the maximum and the
+    smallest subnet of the last stage, and writes ``last.pt`` and, at a new best :attr:`EpochRecord.score`, ``best.pt``.
+    Everything random within an epoch depends on the scheduler's seed and the epoch alone.
+
+    :param supernet: The super-network, on the device to train on.
+    :param scheduler: Its scheduler.
+    :param loader: Gives batches ``(inputs, targets)``, inputs as in :func:`bootstrapnas_ext.evaluation.as_input`; has a
+        length.
+    :param criterion: The loss of ``(outputs, targets)``, a scalar.
+    :param optimizer: Over ``supernet.parameters()``.
+    :param distillation: The loss of distillation for the last forward pass; it is added to the criterion's.
+    :param evaluate: A subnet to its top-1 on the validation data, in percent.
+    :param bf16: Whether forward passes run under autocast to bfloat16.
+    """
+
+    def __init__(
+        self,
+        supernet: TrainableSupernet,
+        scheduler: TrainingScheduler,
+        loader: Any,
+        criterion: Callable[[Any, torch.Tensor], torch.Tensor],
+        optimizer: torch.optim.Optimizer,
+        *,
+        distillation: Callable[[], torch.Tensor],
+        evaluate: Callable[[Subnet], float],
+        bf16: bool,
+    ) -> None:
+        self._supernet = supernet
+        self._scheduler = scheduler
+        self._loader = loader
+        self._criterion = criterion
+        self._optimizer = optimizer
+        self._distillation = distillation
+        self._evaluate = evaluate
+        self._bf16 = bf16
+        self._device = next(supernet.parameters()).device
+        self._classes: int | None = None
+        self._history: list[EpochRecord] = []
+
+    def run(self, checkpoint_dir: Path, log_dir: Path, *, resume: Path | None, console: Console) -> TrainingResult:
+        """
+        Trains until the last epoch of the last stage. The maximum subnet is active afterwards.
+
+        :param checkpoint_dir: The folder of ``last.pt`` and ``best.pt``.
+        :param log_dir: The folder of the TensorBoard events.
+        :param resume: The ``last.pt`` of an interrupted training to go on with, or ``None`` to start.
+        :param console: Where progress is shown.
+        :return: The record of all epochs.
+        :raises DataError: If the loader is empty or a label is out of range.
+        :raises CheckpointError: If a checkpoint cannot be written, or the one to resume from does not fit.
+        :raises TrainingError: If a loss is not finite.
+        """
+        self._supernet.set_active(self._supernet.space.maximum)
+        steps = self._check_data()
+        for folder in (checkpoint_dir, log_dir):
+            _make_folder(folder)
+        self._scheduler.attach(self._optimizer, steps)
+        if resume is not None:
+            self._resume(resume)
+        first_epoch = len(self._history)
+        was_training = self._supernet.model.training
+        with (
+            ProgressReporter(console, self._scheduler.stages, first_epoch, steps) as progress,
+            SummaryWriter(str(log_dir), purge_step=first_epoch) as writer,
+        ):
+            for epoch in range(first_epoch, self._scheduler.total_epochs):
+                with seeded_epoch(self._loader, self._scheduler.seed, epoch, self._device):
+                    record = self._run_epoch(epoch, progress)
+                self._history.append(record)
+                self._save(checkpoint_dir)
+                progress.epoch(record)
+                write_scalars(writer, record)
+        self._supernet.model.train(was_training)
+        return TrainingResult(tuple(self._history))
+
+    def _check_data(self) -> int:
+        steps = count_steps(self._loader)
+        with seeded_epoch(self._loader, self._scheduler.seed, 0, self._device):
+            self._classes = count_classes(self._supernet.model, self._loader, self._device)
+        labels = stored_labels(getattr(self._loader, "dataset", None))
+        if labels is not None:
+            self._check_labels(labels)
+        return steps
+
+    def _check_labels(self, labels: torch.Tensor) -> None:
+        if self._classes is not None:
+            check_labels(labels, self._classes, getattr(self._criterion, "ignore_index", None))
+
+    def _run_epoch(self, epoch: int, progress: ProgressReporter) -> EpochRecord:
+        self._scheduler.epoch_step()
+        self._supernet.model.train()
+        losses = []
+        for batch in self._loader:
+            losses.append(self._run_step(*split_batch(batch)))
+            progress.step(epoch, self._scheduler.current_stage, losses[-1])
+        self._supernet.set_active(self._supernet.space.maximum)
+        self._scheduler.adapt_batchnorm()
+        return EpochRecord(
+            epoch=epoch,
+            stage=self._scheduler.current_stage,
+            loss=sum(losses) / len(losses),
+            learning_rate=self._optimizer.param_groups[0]["lr"],
+            top1_maximum=self._evaluate(self._supernet.space.maximum),
+            top1_minimum=self._evaluate(self._scheduler.stages[-1].space.minimum),
+        )
+
+    def _run_step(self, inputs: ExampleInput, targets: torch.Tensor) -> float:
+        self._check_labels(targets)
+        inputs, targets = inputs.to(self._device), targets.to(self._device)
+        subnets = self._scheduler.step()
+        self._optimizer.zero_grad()
+        total = 0.0
+        for subnet in subnets:
+            with self._supernet.activate(subnet):
+                with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
+                    loss = self._criterion(self._supernet.model(*inputs.args, **inputs.kwargs), targets)
+                    loss = loss + self._distillation()
+                value = loss.item()
+                if not math.isfinite(value):
+                    raise self._divergence(value, subnet)
+                torch.autograd.backward(loss / len(subnets))
+            total += value / len(subnets)
+        self._optimizer.step()
+        return total
+
+    def _divergence(self, value: float, subnet: Subnet) -> TrainingError:
+        scheduler = self._scheduler
+        return TrainingError(
+            f"The loss must be finite, but it is {value} in step {scheduler.current_step + 1} (epoch "
+            f"{scheduler.current_epoch + 1} of {scheduler.total_epochs}, stage {scheduler.current_stage + 1} of "
+            f"{len(scheduler.stages)}, learning rate {self._optimizer.param_groups[0]['lr']:.3g}) of the subnet "
+            f"{dict(subnet)}; check the data or lower the learning rate."
+        )
+
+    def _save(self, folder: Path) -> None:
+        contents = {
+            "supernet": self._supernet.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "scheduler": self._scheduler.get_state(),
+            "history": [asdict(record) for record in self._history],
+        }
+        # The best first: a training killed between the two repeats this epoch and writes both again.
+        if TrainingResult(tuple(self._history)).best is self._history[-1]:
+            save_checkpoint(folder / BEST, contents)
+        save_checkpoint(folder / LAST, contents)
+
+    def _resume(self, path: Path) -> None:
+        contents = load_checkpoint(path)
+        self._scheduler.load_state(contents["scheduler"])
+        restore_supernet(self._supernet, contents, path)
+        try:
+            self._optimizer.load_state_dict(contents["optimizer"])
+        except (KeyError, ValueError) as error:
+            msg = f"The optimizer does not fit that of {path} ({error}); resume with the same kind of optimizer."
+            raise CheckpointError(msg) from error
+        self._history = [EpochRecord(**record) for record in contents["history"]]
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"The folder {folder} cannot be made ({error}); choose another one."
+        raise CheckpointError(msg) from error
+    if not os.access(folder, os.W_OK):
+        msg = f"The folder {folder} is not writable; change its permissions or choose another one."
+        raise CheckpointError(msg)

@@ -1,0 +1,211 @@
+"""The scheduler: moves a training through its stages and activates the subnets of each step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import nn
+
+from bootstrapnas_ext.config.training import TrainingConfig
+from bootstrapnas_ext.errors import CheckpointError, ConfigError, TrainingError
+from bootstrapnas_ext.space import Subnet
+from bootstrapnas_ext.training.stages import Stage, plan_stages
+from bootstrapnas_ext.training.strategies import STRATEGIES, Step
+from bootstrapnas_ext.training.supernet_protocol import TrainableSupernet
+
+
+class TrainingScheduler:
+    """
+    Moves a training through its stages. Its calls are those of NNCF 2.x's compression schedulers:
+
+    .. code-block:: python
+
+        for epoch in range(scheduler.total_epochs):
+            scheduler.epoch_step()
+            for images, labels in loader:
+                scheduler.step()
+                ...
+
+    The subnets of a step depend on the seed, the number of the step and its stage alone.
+
+    :param supernet: The super-network.
+    :param config: Stages, strategy and learning rate.
+    :param seed: The seed of all subnets, not negative.
+    :param recalibrate: Recomputes the norm statistics of the module that it is called with; ``None`` where there is no
+        data for it.
+    :raises ConfigError: If a stage trains a dimension that the super-network does not have, or the learning rate
+        reaches zero before training ends.
+    :raises RegistryError: If there is no such strategy.
+    """
+
+    def __init__(
+        self,
+        supernet: TrainableSupernet,
+        config: TrainingConfig,
+        *,
+        seed: int,
+        recalibrate: Callable[[nn.Module], None] | None,
+    ) -> None:
+        self._supernet = supernet
+        self._config = config
+        self._seed = seed
+        self._recalibrate = recalibrate
+        self._stages = plan_stages(supernet.space, config)
+        self._strategy = STRATEGIES.get(config.strategy)
+        self._optimizer: torch.optim.Optimizer | None = None
+        self._own_rate = 0.0
+        self._steps_per_epoch = 1
+        self._epoch = -1
+        self._step = -1
+        self._first_step_of_epoch = 0
+        self._entered_stage = -1
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages, in order."""
+        return self._stages
+
+    @property
+    def seed(self) -> int:
+        """The seed of all subnets."""
+        return self._seed
+
+    @property
+    def total_epochs(self) -> int:
+        """Number of epochs of all stages together."""
+        return self._stages[-1].first_epoch + self._stages[-1].config.epochs
+
+    @property
+    def current_epoch(self) -> int:
+        """The epoch in training, from 0; -1 before the first :meth:`epoch_step`."""
+        return self._epoch
+
+    @property
+    def current_step(self) -> int:
+        """The step in training, from 0 over all epochs; -1 before the first :meth:`step`."""
+        return self._step
+
+    @property
+    def current_stage(self) -> int:
+        """Index of the stage in training; the first before the first epoch, the last after the last."""
+        begun = [index for index, stage in enumerate(self._stages) if stage.first_epoch <= self._epoch]
+        return max(begun, default=0)
+
+    def attach(self, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> None:
+        """
+        Lets the scheduler set the optimizer's learning rate at every step, as the config says; stages that give none
+        begin with the one that the optimizer has now.
+
+        Without this call the learning rate is the caller's business.
+
+        :param optimizer: The optimizer; all its parameter groups get the same learning rate.
+        :param steps_per_epoch: Number of steps of an epoch, at least 1.
+        """
+        self._optimizer = optimizer
+        self._own_rate = optimizer.param_groups[0]["lr"]
+        self._steps_per_epoch = steps_per_epoch
+
+    def epoch_step(self, next_epoch: int | None = None) -> None:
+        """
+        Prepares the next epoch; call it before the epoch's first step. At the start of a stage it reorganizes weights
+        and adapts norm statistics, where the stage asks for it.
+
+        :param next_epoch: The epoch to prepare; by default the one after the current one.
+        :raises ConfigError: If a stage asks for ``bn_adapt`` and there is no data to adapt with.
+        """
+        if self._recalibrate is None and any(stage.config.bn_adapt for stage in self._stages):
+            msg = (
+                "A stage with `bn_adapt` needs data to recalibrate norm statistics with, but none is registered; call "
+                "`register_default_init_args` on the config before the super-network is created."
+            )
+            raise ConfigError(msg)
+        self._epoch = self._epoch + 1 if next_epoch is None else next_epoch
+        self._first_step_of_epoch = self._step + 1
+        if self.current_stage != self._entered_stage:
+            self._entered_stage = self.current_stage
+            self._enter_stage()
+
+    def step(self, next_step: int | None = None) -> tuple[Subnet, ...]:
+        """
+        Prepares the next training step: sets the learning rate and activates the first of the step's subnets.
+
+        :param next_step: The step to prepare; by default the one after the current one.
+        :return: All subnets of the step, at least one. A loop of its own may ignore it while the strategy trains one
+            subnet a step; otherwise it trains each and then lets the optimizer step once.
+        :raises TrainingError: If no epoch was prepared before.
+        """
+        if self._epoch < 0:
+            msg = "`epoch_step()` must be called at the start of every epoch, before the first `step()`; add the call."
+            raise TrainingError(msg)
+        self._step = self._step + 1 if next_step is None else next_step
+        stage = self._stages[self.current_stage]
+        self._set_learning_rate(stage)
+        subnets = self._strategy(Step(self._step, stage.space, self._seed, stage.config.sample_rate))
+        self._supernet.set_active(subnets[0])
+        return subnets
+
+    def adapt_batchnorm(self) -> None:
+        """
+        Recalibrates the norm statistics of the maximum subnet in the super-network itself, which training smaller
+        subnets has moved. Does nothing where there is no data for it.
+        """
+        if self._recalibrate is not None:
+            with self._supernet.activate(self._supernet.space.maximum):
+                self._recalibrate(self._supernet.model)
+
+    def get_state(self) -> dict[str, Any]:
+        """Returns the position in training and what it depends on, as plain JSON values."""
+        return {"current_epoch": self._epoch, "current_step": self._step, "depends_on": self._depends_on()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """
+        Goes to the position that :meth:`get_state` returned; the next call is :meth:`epoch_step`.
+
+        :param state: The state of a scheduler with the same seed and the same config.
+        :raises CheckpointError: If seed or config differ.
+        """
+        for key, own in self._depends_on().items():
+            found = state["depends_on"].get(key)
+            if found != own:
+                msg = (
+                    f"The checkpoint must come from a training with the same {key}, but it has {found} and this "
+                    f"training {own}; resume with the config and seed that it was written with."
+                )
+                raise CheckpointError(msg)
+        self._epoch = state["current_epoch"]
+        self._step = state["current_step"]
+        self._entered_stage = self.current_stage if self._epoch >= 0 else -1
+
+    def _depends_on(self) -> Any:
+        schedule = self._config.lr_schedule
+        values = {
+            "seed": self._seed,
+            "strategy": self._config.strategy,
+            "lr_schedule": None if schedule is None else asdict(schedule),
+            "stages": [asdict(stage.config) for stage in self._stages],
+        }
+        # Through JSON, so that it compares equal whether or not it has been through a file.
+        return json.loads(json.dumps(values))
+
+    def _enter_stage(self) -> None:
+        stage = self._stages[self.current_stage].config
+        if stage.reorg_weights:
+            with self._supernet.activate(self._supernet.space.maximum):
+                self._supernet.reorganize()
+            if self._optimizer is not None:
+                # Momenta stay where they were while the channels move, so they would belong to other channels now.
+                self._optimizer.state.clear()
+        if stage.bn_adapt:
+            self.adapt_batchnorm()
+
+    def _set_learning_rate(self, stage: Stage) -> None:
+        if self._optimizer is None:
+            return
+        fraction = (self._step - self._first_step_of_epoch) / self._steps_per_epoch
+        rate = stage.learning_rate(self._epoch + min(fraction, 1.0), self._own_rate)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate

@@ -1,0 +1,100 @@
+"""What is refused about training data."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
+
+from bootstrapnas_ext.errors import DataError
+from bootstrapnas_ext.training.data_checks import check_labels, count_classes, count_steps, split_batch, stored_labels
+from tests.training.fake_supernet import CLASSES, TinyNet, make_data
+
+IMAGES, LABELS = make_data(10)
+DATA = TensorDataset(IMAGES, LABELS)
+CPU = torch.device("cpu")
+
+
+def test_batch_is_a_pair_of_inputs_and_targets() -> None:
+    for inputs in (IMAGES, (IMAGES,), {"x": IMAGES}):
+        example, targets = split_batch([inputs, LABELS])
+        assert example.tensors() == [IMAGES]
+        assert targets is LABELS
+
+
+@pytest.mark.parametrize(
+    ("batch", "found"),
+    [
+        ([IMAGES], r"list of \['Tensor'\]"),
+        ((IMAGES, "cat"), r"tuple of \['Tensor', 'str'\]"),
+        ({"image": IMAGES}, "dict"),
+        (IMAGES, "Tensor"),
+    ],
+)
+def test_other_batches_are_refused(batch: Any, found: str) -> None:
+    with pytest.raises(
+        DataError, match=rf"must be a pair \(inputs, targets\) with a tensor of targets, but got {found}"
+    ):
+        split_batch(batch)
+
+
+def test_steps_are_batches() -> None:
+    assert count_steps(DataLoader(DATA, batch_size=4)) == 3
+
+
+def test_fewer_samples_than_a_batch_is_refused() -> None:
+    with pytest.raises(DataError, match=r"no batch: the dataset has 10 samples \(batch_size=16, drop_last=True\)"):
+        count_steps(DataLoader(DATA, batch_size=16, drop_last=True))
+
+
+def test_loader_without_length_is_refused() -> None:
+    class Stream(IterableDataset[Any]):
+        def __iter__(self) -> Any:
+            return iter(())
+
+    with pytest.raises(DataError, match="must have a length"):
+        count_steps(DataLoader(Stream()))
+
+
+def test_classes_are_the_outputs_of_the_model_and_counting_leaves_it_as_it_was() -> None:
+    model = TinyNet().train()
+    before = model.norm.running_mean.clone()
+    assert count_classes(model, DataLoader(DATA, batch_size=4), CPU) == CLASSES
+    assert model.training
+    assert torch.equal(model.norm.running_mean, before)
+
+
+def test_targets_that_are_no_labels_have_no_classes() -> None:
+    soft = TensorDataset(IMAGES, torch.rand(10, CLASSES))
+    assert count_classes(TinyNet(), DataLoader(soft, batch_size=4), CPU) is None
+    counts = TensorDataset(IMAGES, torch.zeros(10, CLASSES, dtype=torch.int64))
+    assert count_classes(nn.Flatten(), DataLoader(counts, batch_size=4), CPU) is None
+
+
+@pytest.mark.parametrize("wrong", [-1, CLASSES, 255])
+def test_label_out_of_range_is_refused(wrong: int) -> None:
+    labels = torch.tensor([0, wrong, 1])
+    with pytest.raises(DataError, match=rf"`0 <= label < 3` must hold, .* has label={wrong}"):
+        check_labels(labels, CLASSES, ignored=-100)
+
+
+def test_ignored_label_is_in_range() -> None:
+    check_labels(torch.tensor([[0, 255], [2, 1]]), CLASSES, ignored=255)
+
+
+def test_labels_that_a_dataset_stores_are_found() -> None:
+    torchvision_like = SimpleNamespace(targets=[0, 2, 1], target_transform=None)
+    for dataset in (DATA, Subset(Subset(DATA, range(9)), [3, 1])):
+        assert stored_labels(dataset) is not None
+    assert torch.equal(stored_labels(Subset(DATA, [3, 1])), LABELS[[3, 1]])
+    assert torch.equal(stored_labels(torchvision_like), torch.tensor([0, 2, 1]))
+
+
+def test_labels_that_would_need_the_samples_are_not() -> None:
+    transformed = SimpleNamespace(targets=[0, 2, 1], target_transform=abs)
+    for dataset in (transformed, [(IMAGES, 0)], Subset([(IMAGES, 0)], [0]), TensorDataset(IMAGES), None):
+        assert stored_labels(dataset) is None

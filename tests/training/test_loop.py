@@ -1,0 +1,379 @@
+"""The loop: it trains, validates, reports, saves, and resumes as if it had not stopped."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.data import DataLoader, TensorDataset
+
+from bootstrapnas_ext.config.training import DistillationConfig, ScheduleConfig, StageConfig, TrainingConfig
+from bootstrapnas_ext.errors import CheckpointError, ConfigError, DataError, TrainingError
+from bootstrapnas_ext.space import Subnet
+from bootstrapnas_ext.training import (
+    STRATEGIES,
+    ExtractedAccuracy,
+    Step,
+    Trainer,
+    TrainingResult,
+    TrainingScheduler,
+    create_distillation,
+    load_checkpoint,
+    load_supernet,
+)
+from tests.training.fake_supernet import CLASSES, SPACE, FakeSupernet, TinyNet, extract, make_data, recalibrate
+
+IMAGES, LABELS = make_data(96)
+VALIDATION = make_data(96, seed=1)
+SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
+ADAMW = partial(torch.optim.AdamW, lr=0.01)
+STAGES = (
+    StageConfig(train_dims=("kernel",), epochs=2, init_lr=0.1),
+    StageConfig(train_dims=("kernel", "depth", "width"), epochs=3, init_lr=0.1, reorg_weights=True, bn_adapt=True),
+)
+
+
+class KilledError(Exception):
+    """Stands for the end of the process."""
+
+
+def top1(module: torch.nn.Module) -> float:
+    module.eval()
+    with torch.no_grad():
+        return 100.0 * float((module(VALIDATION[0]).argmax(dim=1) == VALIDATION[1]).float().mean())
+
+
+@dataclass
+class Run:
+    """One training of a fresh fake super-network; every part can be replaced."""
+
+    folder: Path
+    stages: Sequence[StageConfig] = STAGES
+    seed: int = 0
+    strategy: str = "progressive_shrinking"
+    distillation: str = "none"
+    criterion: Callable[[Any, torch.Tensor], torch.Tensor] = F.cross_entropy
+    evaluate: Callable[[Subnet], float] | None = None
+    loader: Any = None
+    optimizer: Callable[..., torch.optim.Optimizer] = SGD
+    bf16: bool = False
+    terminal: bool = False
+    supernet: FakeSupernet = field(default_factory=FakeSupernet)
+    input_model: TinyNet = field(default_factory=TinyNet)
+    output: io.StringIO = field(default_factory=io.StringIO)
+
+    def __call__(self, resume: Path | None = None) -> TrainingResult:
+        adapt = partial(recalibrate, IMAGES)
+        config = TrainingConfig(strategy=self.strategy, schedule=ScheduleConfig(tuple(self.stages)))
+        loader = self.loader
+        if loader is None:
+            loader = DataLoader(TensorDataset(IMAGES, LABELS), batch_size=16, shuffle=True)
+        trainer = Trainer(
+            self.supernet,
+            TrainingScheduler(self.supernet, config, seed=self.seed, recalibrate=adapt),
+            loader,
+            self.criterion,
+            self.optimizer(self.supernet.parameters()),
+            distillation=create_distillation(DistillationConfig(self.distillation), self.supernet, self.input_model),
+            evaluate=self.evaluate or ExtractedAccuracy(partial(extract, self.supernet), adapt, top1),
+            bf16=self.bf16,
+        )
+        console = Console(file=self.output, force_terminal=self.terminal, width=200)
+        return trainer.run(self.folder, self.folder / "log", resume=resume, console=console)
+
+
+def weights(supernet: FakeSupernet) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in supernet.model.state_dict().items()}
+
+
+def assert_same_weights(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    differing = [name for name, value in first.items() if not torch.equal(value, second[name])]
+    assert differing == []
+
+
+def break_at(call: int) -> Callable[[Any, torch.Tensor], torch.Tensor]:
+    """Returns the cross entropy, which is killed at that call."""
+    calls = 0
+
+    def criterion(outputs: Any, targets: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            msg = "killed"
+            raise KilledError(msg)
+        return F.cross_entropy(outputs, targets)
+
+    return criterion
+
+
+@pytest.mark.parametrize("distillation", ["none", "maximum"])
+def test_training_makes_small_subnets_work(tmp_path: Path, distillation: str) -> None:
+    stages = (
+        StageConfig(train_dims=("kernel",), epochs=2, init_lr=0.05),
+        StageConfig(epochs=8, init_lr=0.05, reorg_weights=True),
+    )
+    run = Run(tmp_path, stages, distillation=distillation, supernet=FakeSupernet(seed=2))
+    adapt = partial(recalibrate, IMAGES)
+    untrained = ExtractedAccuracy(partial(extract, run.supernet), adapt, top1)(SPACE.minimum)
+    result = run()
+    assert [record.epoch for record in result.history] == list(range(10))
+    assert [record.stage for record in result.history] == [0, 0] + 8 * [1]
+    assert untrained < 70
+    assert result.history[-1].top1_maximum > 85
+    assert result.history[-1].top1_minimum > 85
+    assert run.supernet.active == SPACE.maximum
+
+
+def test_minimum_is_that_of_the_last_stage(tmp_path: Path) -> None:
+    seen = []
+    stages = (StageConfig(train_dims=("kernel",)), StageConfig(train_dims=("kernel", "width"), width_indicator=3))
+    Run(tmp_path, stages=stages, evaluate=lambda subnet: float(seen.append(subnet) or 0))()
+    minimum = Subnet({"kernel:stem": 1, "depth:body": 2, "width:stem": 8})
+    assert seen == [SPACE.maximum, minimum, SPACE.maximum, minimum]
+
+
+def test_best_checkpoint_is_the_best_epoch_and_last_the_last(tmp_path: Path) -> None:
+    scores = {0: (50.0, 20.0), 1: (90.0, 10.0), 2: (70.0, 60.0), 3: (80.0, 50.0), 4: (99.0, 11.0)}
+    answers = iter([value for pair in scores.values() for value in pair])
+    snapshots: list[dict[str, torch.Tensor]] = []
+    run = Run(tmp_path)
+
+    def evaluate(subnet: Subnet) -> float:
+        if subnet == SPACE.maximum:
+            snapshots.append(weights(run.supernet))
+        return next(answers)
+
+    run.evaluate = evaluate
+    result = run()
+    assert result.best.epoch == 2, "65 is the highest mean; epoch 3 only equals it"
+    for name, epoch in (("best.pt", 2), ("last.pt", 4)):
+        supernet = FakeSupernet(seed=9)
+        load_supernet(supernet, tmp_path / name)
+        assert_same_weights(weights(supernet), snapshots[epoch])
+
+
+def test_checkpoint_statistics_are_those_of_the_maximum(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run()
+    expected = extract(run.supernet, SPACE.maximum, partial(recalibrate, IMAGES))
+    torch.testing.assert_close(run.supernet.model.norm.running_mean, expected.norm.running_mean)
+    torch.testing.assert_close(run.supernet.model.norm.running_var, expected.norm.running_var)
+
+
+@pytest.mark.parametrize("call", [8, 14, 20, 25])
+@pytest.mark.parametrize("optimizer", [SGD, ADAMW])
+def test_resumed_training_ends_as_one_that_was_not_interrupted(
+    tmp_path: Path, call: int, optimizer: Callable[..., torch.optim.Optimizer]
+) -> None:
+    whole = Run(tmp_path / "whole", distillation="maximum", optimizer=optimizer)
+    expected = whole()
+
+    killed = Run(tmp_path / "killed", distillation="maximum", optimizer=optimizer)
+    killed.criterion = break_at(call)
+    with pytest.raises(KilledError, match="killed"):
+        killed()
+    torch.rand(3)
+    resumed = Run(killed.folder, distillation="maximum", optimizer=optimizer, supernet=FakeSupernet(seed=7))
+    assert resumed(resume=killed.folder / "last.pt") == expected
+    assert_same_weights(weights(resumed.supernet), weights(whole.supernet))
+    first, second = (load_checkpoint(run.folder / "best.pt") for run in (whole, resumed))
+    assert_same_weights(first["supernet"]["weights"], second["supernet"]["weights"])
+
+
+def test_resuming_a_finished_training_changes_nothing(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    expected = run()
+    again = Run(tmp_path, supernet=FakeSupernet(seed=3))
+    assert again(resume=tmp_path / "last.pt") == expected
+    assert_same_weights(weights(again.supernet), weights(run.supernet))
+
+
+def test_seed_decides_the_weights(tmp_path: Path) -> None:
+    runs = [Run(tmp_path / str(index), seed=seed) for index, seed in enumerate((0, 0, 1))]
+    for index, run in enumerate(runs):
+        torch.manual_seed(index)
+        run()
+    first, second, third = (weights(run.supernet) for run in runs)
+    assert_same_weights(first, second)
+    assert not torch.equal(first["stem.weight"], third["stem.weight"])
+
+
+def test_each_epoch_has_an_order_of_its_own(tmp_path: Path) -> None:
+    orders: list[tuple[int, ...]] = []
+
+    def criterion(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        orders.append(tuple(targets.tolist()))
+        return F.cross_entropy(outputs, targets)
+
+    Run(tmp_path, criterion=criterion)()
+    assert len(set(orders)) == len(orders) == 30
+
+
+def test_random_state_of_the_caller_is_untouched(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    before = torch.get_rng_state()
+    run()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_gradients_of_all_subnets_of_a_step_are_averaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def maximum_and_minimum(step: Step) -> tuple[Subnet, ...]:
+        return step.space.maximum, step.space.minimum
+
+    monkeypatch.setitem(STRATEGIES._entries, "maximum_and_minimum", maximum_and_minimum)
+    run = Run(tmp_path, stages=(StageConfig(init_lr=0.5, epochs_lr=1),), strategy="maximum_and_minimum")
+    run.loader = DataLoader(TensorDataset(IMAGES, LABELS), batch_size=96)
+    run.optimizer = partial(torch.optim.SGD, lr=0.5)
+    expected = FakeSupernet()
+    expected.model.train()
+    for subnet in (SPACE.maximum, SPACE.minimum):
+        expected.set_active(subnet)
+        (F.cross_entropy(expected.model(IMAGES), LABELS) / 2).backward()
+    run()
+    for mine, parameter in zip(run.supernet.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(mine, parameter - 0.5 * parameter.grad)
+
+
+def test_loss_of_distillation_is_added(tmp_path: Path) -> None:
+    one_epoch = (StageConfig(init_lr=1e-9),)
+    plain, distilled = (Run(tmp_path / source, one_epoch, distillation=source) for source in ("none", "input_model"))
+    assert distilled().history[0].loss > plain().history[0].loss + 1e-3
+
+
+def test_bf16_runs_the_forward_pass_in_bfloat16(tmp_path: Path) -> None:
+    seen = set()
+
+    def criterion(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        seen.add(outputs.dtype)
+        return F.cross_entropy(outputs, targets)
+
+    run = Run(tmp_path, bf16=True, criterion=criterion)
+    assert run().history[-1].top1_maximum > 80
+    assert seen == {torch.bfloat16}
+    assert run.supernet.model.stem.weight.dtype == torch.float32
+
+
+def test_without_a_terminal_there_is_a_line_an_epoch(tmp_path: Path) -> None:
+    run = Run(tmp_path, evaluate=lambda subnet: 75.0)
+    run()
+    lines = run.output.getvalue().splitlines()
+    assert len(lines) == 5
+    assert lines[2].startswith("epoch 3/5  stage 2/2 (kernel, depth, width)  lr 0.0")
+    assert lines[2].endswith("top-1 of maximum 75.00 %, of minimum 75.00 %")
+
+
+def test_scalars_are_written_each_epoch_and_not_twice_after_a_resume(tmp_path: Path) -> None:
+    run = Run(tmp_path, criterion=break_at(20))
+    with pytest.raises(KilledError, match="killed"):
+        run()
+    result = Run(tmp_path)(resume=tmp_path / "last.pt")
+    events = EventAccumulator(str(tmp_path / "log")).Reload()
+    expected = {
+        "train/loss": "loss",
+        "train/learning_rate": "learning_rate",
+        "train/stage": "stage",
+        "validation/top1_maximum": "top1_maximum",
+        "validation/top1_minimum": "top1_minimum",
+    }
+    assert set(events.Tags()["scalars"]) == set(expected)
+    for tag, name in expected.items():
+        scalars = events.Scalars(tag)
+        assert [scalar.step for scalar in scalars] == [0, 1, 2, 3, 4]
+        assert [scalar.value for scalar in scalars] == pytest.approx([getattr(r, name) for r in result.history])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_loss_that_is_not_finite_names_step_and_subnet(tmp_path: Path, value: float) -> None:
+    calls = 0
+
+    def criterion(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return F.cross_entropy(outputs, targets) * (value if calls == 15 else 1.0)
+
+    run = Run(tmp_path, criterion=criterion)
+    match = rf"is {value} in step 15 \(epoch 3 of 5, stage 2 of 2, learning rate 0\.\d+\) of the subnet .*'width:stem'"
+    with pytest.raises(TrainingError, match=match):
+        run()
+    assert len(load_checkpoint(tmp_path / "last.pt")["history"]) == 2
+    for parameter in run.supernet.parameters():
+        assert bool(parameter.isfinite().all())
+
+
+def refused(run: Run, error: type[Exception], match: str) -> None:
+    """Checks that the run fails before the first step and leaves no file."""
+    before = weights(run.supernet)
+    with pytest.raises(error, match=match):
+        run()
+    assert_same_weights(weights(run.supernet), before)
+    assert not run.folder.exists()
+
+
+def test_empty_loader_is_refused(tmp_path: Path) -> None:
+    loader = DataLoader(TensorDataset(IMAGES[:3], LABELS[:3]), batch_size=16, drop_last=True)
+    refused(Run(tmp_path / "run", loader=loader), DataError, "has no batch: the dataset has 3 samples")
+
+
+def test_labels_out_of_range_are_refused_wherever_they_are(tmp_path: Path) -> None:
+    labels = torch.cat([LABELS[:-1], torch.tensor([CLASSES])])
+    loader = DataLoader(TensorDataset(IMAGES, labels), batch_size=16)
+    refused(Run(tmp_path / "run", loader=loader), DataError, "has label=3")
+
+
+def test_labels_that_only_batches_tell_are_checked_as_they_come(tmp_path: Path) -> None:
+    loader = [(IMAGES[:8], LABELS[:8]), (IMAGES[:8], torch.full((8,), CLASSES))]
+    with pytest.raises(DataError, match="has label=3"):
+        Run(tmp_path, loader=loader)()
+
+
+def test_stage_of_a_missing_dimension_is_refused(tmp_path: Path) -> None:
+    run = Run(tmp_path / "run", stages=(StageConfig(train_dims=("heads",)),))
+    refused(run, ConfigError, "but got 'heads'")
+
+
+def test_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    run = Run(tmp_path / "file" / "run")
+    refused(run, CheckpointError, "cannot be made .*choose another one")
+
+
+def test_folder_that_is_not_writable_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # whoever runs the tests may write everywhere
+    with pytest.raises(CheckpointError, match="is not writable; change its permissions"):
+        Run(tmp_path)()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_checkpoint_of_another_optimizer_is_refused(tmp_path: Path) -> None:
+    Run(tmp_path)()
+    other = Run(tmp_path)
+    other.optimizer = lambda parameters: torch.optim.SGD([{"params": [p]} for p in parameters], lr=0.1)
+    with pytest.raises(CheckpointError, match="The optimizer does not fit"):
+        other(resume=tmp_path / "last.pt")
+
+
+def test_checkpoint_of_another_seed_is_refused(tmp_path: Path) -> None:
+    Run(tmp_path)()
+    before = (tmp_path / "last.pt").read_bytes()
+    with pytest.raises(CheckpointError, match="the same seed, but it has 0 and this training 4"):
+        Run(tmp_path, seed=4)(resume=tmp_path / "last.pt")
+    assert (tmp_path / "last.pt").read_bytes() == before
+
+
+def test_on_a_terminal_there_is_a_bar_with_the_loss(tmp_path: Path) -> None:
+    run = Run(tmp_path, terminal=True, evaluate=lambda subnet: 75.0)
+    run()
+    output = run.output.getvalue()
+    assert "30/30" in output, "a step is one of 5 epochs of 6"
+    assert "epoch 5/5  stage 2/2 (kernel, depth, width)  loss" in output
+    assert "top-1 of maximum 75.00 %, of minimum 75.00 %" in output
