@@ -66,7 +66,7 @@ def test_typed_view_of_a_published_config() -> None:
     assert typed.training.elasticity.depth.skipped_blocks == (("relu__1", "relu__2"),)
     assert typed.training.stages == (
         StageConfig(("depth",), 25, depth_indicator=1, init_lr=2.5e-6, epochs_lr=20),
-        StageConfig(("depth", "width"), 50, width_indicator=3, reorg_weights=True, init_lr=3.5e-6, epochs_lr=50),
+        StageConfig(("depth", "width"), 50, width_indicator=3, reorg_weights=True, epochs_lr=50),
     )
     assert typed.search.ref_acc == 93.65
     assert typed.input_info[0].sample_size == (1, 3, 32, 32)

@@ -64,7 +64,7 @@ def errors_of(config: object) -> list[str]:
         ("search.objectives", ["macs", "macs"], r"search.objectives: must not repeat an item"),
         # values and keys that are nearly right
         ("search.latency.performance_hint", "latensy", "but got \"latensy\"; did you mean 'latency'?"),
-        ("training.elasticity.available_elasticity_dims", ["widht"], 'dims[0]: must be one of depth, kernel, width'),
+        ("training.elasticity.available_elasticity_dims", ["widht"], "dims[0]: must be one of depth, kernel, width"),
         ("search.populatoin", 9, "search.populatoin: unknown key, with the value 9; did you mean 'population'?"),
         ("training.epochs", 9, f"it belongs in $.bootstrapNAS.{STAGES}[]"),
         ("search.xyz", {}, "search.xyz: unknown key, with the value {}; known: algorithm, num_evals"),
