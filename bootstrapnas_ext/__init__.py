@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from bootstrapnas_ext.config import NNCFConfig as NNCFConfig
     from bootstrapnas_ext.config import register_default_init_args as register_default_init_args
     from bootstrapnas_ext.cost import Cost as Cost
-    from bootstrapnas_ext.deploy import deploy as deploy
+    from bootstrapnas_ext.deployment import deploy as deploy
     from bootstrapnas_ext.errors import BootstrapNASError as BootstrapNASError
-    from bootstrapnas_ext.extract import extract as extract
+    from bootstrapnas_ext.extraction import extract as extract
     from bootstrapnas_ext.flow import ALGORITHMS as ALGORITHMS
     from bootstrapnas_ext.flow import BootstrapNASController as BootstrapNASController
     from bootstrapnas_ext.flow import create_compressed_model as create_compressed_model
@@ -48,8 +48,8 @@ _HOMES = {
     "Subnet": "space",
     "Supernet": "supernet",
     "create_compressed_model": "flow",
-    "deploy": "deploy",
-    "extract": "extract",
+    "deploy": "deployment",
+    "extract": "extraction",
     "register_default_init_args": "config",
 }
 __version__ = "0.1.0"

@@ -16,7 +16,7 @@ from bootstrapnas_ext.config import NNCFConfig, SearchConfig
 from bootstrapnas_ext.errors import ConfigError
 from bootstrapnas_ext.evaluation import top1_accuracy
 from bootstrapnas_ext.evaluation.measures import Candidate, Context, measure_candidate
-from bootstrapnas_ext.extract import extract
+from bootstrapnas_ext.extraction import extract
 from bootstrapnas_ext.flow import BootstrapNASController
 from bootstrapnas_ext.report.plots import plot_search_progression
 from bootstrapnas_ext.search import (

@@ -18,7 +18,7 @@ from bootstrapnas_ext.config import (
     NNCFConfig,
     input_infos,
 )
-from bootstrapnas_ext.deploy import Deployed, deploy
+from bootstrapnas_ext.deployment import Deployed, deploy
 from bootstrapnas_ext.errors import CheckpointError, ConfigError
 from bootstrapnas_ext.example import from_forward, from_input_info
 from bootstrapnas_ext.inputs import ExampleInput

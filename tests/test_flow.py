@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bootstrapnas_ext import ALGORITHMS, NNCFConfig, create_compressed_model, register_default_init_args
 from bootstrapnas_ext.errors import CheckpointError, ConfigError, ModelError, RegistryError, SubnetError
-from bootstrapnas_ext.extract import extract
+from bootstrapnas_ext.extraction import extract
 
 
 class Net(nn.Module):

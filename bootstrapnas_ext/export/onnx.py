@@ -48,6 +48,7 @@ def to_onnx(module: nn.Module, example: ExampleInput) -> bytes:
         inputs = input_names(module, example)
         # ONNX has one namespace for inputs and outputs.
         outputs = [f"output_{name}" if name in inputs else name for name in results]
+        # In evaluation mode itself, because the exporter gives all parts the mode that the outermost one had.
         flat = _Flat(module, example).eval()
         try:
             model = _export_traced(flat, example.tensors(), inputs, dict(zip(outputs, results.values(), strict=True)))
@@ -58,7 +59,6 @@ def to_onnx(module: nn.Module, example: ExampleInput) -> bytes:
                 # Of the two messages, the first is the one that is short and names the operation.
                 msg = f"{type(module).__name__} cannot be exported to ONNX: {first_line(error)}"
                 raise ExportError(msg) from second_error
-    onnx.checker.check_model(model)
     return model
 
 
@@ -89,7 +89,7 @@ def _export_traced(flat: _Flat, tensors: list[Tensor], inputs: list[str], output
             output_names=list(outputs),
             dynamic_axes={name: {0: "batch"} for name, tensor in named.items() if tensor.ndim},
         )
-    return bytes(buffer.getvalue())
+    return _checked(buffer.getvalue())
 
 
 def _export_program(flat: _Flat, tensors: list[Tensor], inputs: list[str], outputs: list[str]) -> bytes:
@@ -104,7 +104,12 @@ def _export_program(flat: _Flat, tensors: list[Tensor], inputs: list[str], outpu
         verbose=False,
     )
     assert program is not None
-    return bytes(program.model_proto.SerializeToString())
+    return _checked(program.model_proto.SerializeToString())
+
+
+def _checked(model: bytes) -> bytes:
+    onnx.checker.check_model(model)
+    return model
 
 
 @contextmanager

@@ -52,7 +52,7 @@ def ir_runner(path: Path, names: Sequence[str]) -> Runner:
     def run(*args: Any, **kwargs: Any) -> list[Tensor]:
         feeds = {name: value for name, value in _feeds(names, args, kwargs).items() if name in used}
         results = compiled(feeds)
-        return [torch.from_numpy(results[port].copy()) for port in compiled.outputs]
+        return [torch.from_numpy(results[port]) for port in compiled.outputs]
 
     return run
 

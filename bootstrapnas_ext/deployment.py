@@ -17,7 +17,7 @@ from bootstrapnas_ext.export import (
     verification_inputs,
     verify,
 )
-from bootstrapnas_ext.extract import extract
+from bootstrapnas_ext.extraction import extract
 from bootstrapnas_ext.inputs import ExampleInput
 from bootstrapnas_ext.modes import evaluation_mode
 from bootstrapnas_ext.supernet import Supernet

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from bootstrapnas_ext import ExampleInput, Supernet
-from bootstrapnas_ext.deploy import deploy
+from bootstrapnas_ext.deployment import deploy
 from bootstrapnas_ext.errors import ExportError
 
 

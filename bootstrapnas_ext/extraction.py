@@ -71,7 +71,7 @@ class _Patched(nn.Module):
 
         @wraps(small.forward)  # torch.export names the inputs after the signature
         def forward(*args: Any, **kwargs: Any) -> Any:
-            skip.read_inputs(ExampleInput(args, kwargs))
+            skip.read_inputs(ExampleInput(args, kwargs).named(small.forward))
             with shadowed(small, skip.forwards), HookMode(small, hooks, skip.replace, skip.keep):
                 return small(*args, **kwargs)
 
@@ -117,8 +117,11 @@ def _small_copy(supernet: Supernet, skip: Skip) -> nn.Module:
 
 def _exported(patched: _Patched, example: ExampleInput) -> nn.Module:
     """Freezes the patched model into a graph with a dynamic batch, without the patches."""
+    batch = example.batch_size
+    shapes = example.map(
+        lambda tensor: {0: torch.export.Dim.AUTO} if tensor.ndim and tensor.shape[0] == batch else {}
+    )
     example = example.with_batch(2)
-    shapes = example.map(lambda tensor: {0: torch.export.Dim.AUTO} if tensor.ndim else {})
     named = inspect.signature(patched.forward).bind(*shapes.args, **shapes.kwargs).arguments
     try:
         with torch.no_grad():
