@@ -22,7 +22,7 @@ from rich.table import Table
 from torch import nn
 
 from bootstrapnas_ext import ExampleInput, Supernet
-from bootstrapnas_ext.extract import extract
+from bootstrapnas_ext.extraction import extract
 
 
 def seconds(function: Callable[[], Any]) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +28,26 @@ class ExampleInput:
         """Returns all tensors in order."""
         return [leaf for leaf in pytree.tree_leaves((self.args, self.kwargs)) if isinstance(leaf, Tensor)]
 
+    def named(self, forward: Callable[..., Any]) -> dict[str, Tensor]:
+        """
+        Returns all tensors by the parameters of a function, however they are passed: ``x``, or ``x[0]`` inside a list.
+
+        :param forward: A function that can be called with this input.
+        :raises TypeError: If it cannot.
+        """
+        arguments = inspect.signature(forward).bind(*self.args, **self.kwargs).arguments
+        return {
+            f"{name}{pytree.keystr(path)}": leaf
+            for name, argument in arguments.items()
+            for path, leaf in pytree.tree_leaves_with_path(argument)
+            if isinstance(leaf, Tensor)
+        }
+
+    @property
+    def batch_size(self) -> int:
+        """Extent of dimension 0 of the first tensor that has dimensions; 1 if there is none."""
+        return next((tensor.shape[0] for tensor in self.tensors() if tensor.ndim), 1)
+
     def map(self, function: Callable[[Tensor], Any]) -> ExampleInput:
         """
         Returns the same structure with a function applied to each tensor.
@@ -48,12 +69,30 @@ class ExampleInput:
         """
         Returns it with another batch size: items along dimension 0 are repeated or left out.
 
+        Tensors that do not have the :attr:`batch_size` there, such as masks, stay as they are.
+
         :param size: The batch size, at least 1.
         """
 
         def resize(tensor: Tensor) -> Tensor:
-            if tensor.ndim == 0:
+            if tensor.ndim == 0 or tensor.shape[0] != self.batch_size:
                 return tensor
             return tensor.repeat(-(-size // tensor.shape[0]), *[1] * (tensor.ndim - 1))[:size]
 
         return self.map(resize)
+
+
+def as_input(inputs: Any) -> ExampleInput:
+    """
+    Returns the inputs of a batch as the arguments that the model is called with.
+
+    :param inputs: A tensor, a tuple or list of positional arguments, a mapping of keyword arguments, or an
+        :class:`ExampleInput`, which is returned as it is.
+    """
+    if isinstance(inputs, ExampleInput):
+        return inputs
+    if isinstance(inputs, Mapping):
+        return ExampleInput((), dict(inputs))
+    if isinstance(inputs, (tuple, list)):
+        return ExampleInput(tuple(inputs))
+    return ExampleInput((inputs,))

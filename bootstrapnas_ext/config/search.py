@@ -62,13 +62,15 @@ class LatencyConfig:
         where the CPU has it.
     :param warmup: Inferences before the first measured one.
     :param iterations: Measured inferences, whose median is the latency.
+    :param max_seconds: Time after which no more inferences of a model are started, though it is measured at least once.
     """
 
     num_threads: PositiveInt | None = None
     performance_hint: Literal["latency", "throughput"] = "latency"
     inference_precision: Literal["f32", "bf16", "f16"] = "f32"
     warmup: NonNegativeInt = 10
-    iterations: PositiveInt = 50
+    iterations: PositiveInt = 200
+    max_seconds: PositiveFloat = 1.0
 
 
 @dataclass(frozen=True)

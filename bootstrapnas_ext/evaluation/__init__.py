@@ -1,7 +1,6 @@
 """What a subnet is worth: accuracy on data, latency with OpenVINO."""
 
 from bootstrapnas_ext.evaluation.accuracy import top1_accuracy as top1_accuracy
-from bootstrapnas_ext.evaluation.batches import as_input as as_input
 from bootstrapnas_ext.evaluation.batchnorm import recalibrate_batchnorm as recalibrate_batchnorm
 from bootstrapnas_ext.evaluation.latency import LatencyRecord as LatencyRecord
 from bootstrapnas_ext.evaluation.latency import Workload as Workload

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bootstrapnas_ext.errors import DataError, ModelError
-from bootstrapnas_ext.evaluation.batches import as_input
+from bootstrapnas_ext.inputs import as_input
 from bootstrapnas_ext.modes import evaluation_mode
 
 
@@ -18,7 +18,7 @@ def top1_accuracy(module: nn.Module, loader: Iterable[tuple[Any, Tensor]], devic
     Returns how often the largest output is the right class, in percent.
 
     :param module: The model, on the device; it runs in evaluation mode and is left as it was.
-    :param loader: Batches of inputs and class indices; inputs as in :func:`bootstrapnas_ext.evaluation.as_input`, class
+    :param loader: Batches of inputs and class indices; inputs as in :func:`bootstrapnas_ext.inputs.as_input`, class
         indices of shape ``(batch,)``.
     :param device: Where the batches are moved to.
     :return: From 0 to 100.

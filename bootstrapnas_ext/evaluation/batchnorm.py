@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bootstrapnas_ext.errors import DataError
-from bootstrapnas_ext.evaluation.batches import as_input
+from bootstrapnas_ext.inputs import as_input
 from bootstrapnas_ext.modes import evaluation_mode
 
 
@@ -32,7 +32,7 @@ def recalibrate_batchnorm(module: nn.Module, batches: Iterable[Any]) -> None:
         recalibrate_batchnorm(extract(supernet, subnet), batches)
 
     :param module: A plain module, changed in place; modes and momentum of all parts are left as they were.
-    :param batches: Inputs as in :func:`bootstrapnas_ext.evaluation.as_input`, on the module's device. Batches of one
+    :param batches: Inputs as in :func:`bootstrapnas_ext.inputs.as_input`, on the module's device. Batches of one
         sample are left out, because a norm after global pooling has no variance there.
     :raises DataError: If there is no batch of two samples or more.
     """

@@ -66,26 +66,21 @@ class Workload:
     feeds: Mapping[str, NDArray[Any]]
 
 
-def measure_latency(
-    module: nn.Module, example: ExampleInput, config: LatencyConfig | None = None, *, max_seconds: float = 1.0
-) -> LatencyRecord:
+def measure_latency(module: nn.Module, example: ExampleInput, config: LatencyConfig | None = None) -> LatencyRecord:
     """
     Measures one module; see :func:`measure_latencies`.
 
     :param module: A plain module on the CPU.
     :param example: What to call it with.
     :param config: How to measure; the defaults if not given.
-    :param max_seconds: Time after which no more inferences are started.
     """
-    return measure_latencies({"module": module}, example, config, max_seconds=max_seconds)["module"]
+    return measure_latencies({"module": module}, example, config)["module"]
 
 
 def measure_latencies(
     modules: Mapping[str, nn.Module],
     example: ExampleInput,
     config: LatencyConfig | None = None,
-    *,
-    max_seconds: float = 1.0,
 ) -> dict[str, LatencyRecord]:
     """
     Measures modules in turns, which makes their latencies comparable on a machine that does other work too.
@@ -101,13 +96,11 @@ def measure_latencies(
     :param modules: Name to plain module on the CPU.
     :param example: What to call each with; its first sample is used.
     :param config: How to measure; the defaults if not given.
-    :param max_seconds: Time per module after which no more inferences are started, though each is measured at least
-        once.
     :return: Name to record.
     :raises ExportError: If a module cannot be converted.
     """
     workloads = {name: to_workload(module, example) for name, module in modules.items()}
-    return measure_workloads(workloads, config, max_seconds=max_seconds)
+    return measure_workloads(workloads, config)
 
 
 def to_workload(module: nn.Module, example: ExampleInput) -> Workload:
@@ -124,27 +117,26 @@ def to_workload(module: nn.Module, example: ExampleInput) -> Workload:
 
 
 def measure_workloads(
-    workloads: Mapping[str, Workload], config: LatencyConfig | None = None, *, max_seconds: float = 1.0
+    workloads: Mapping[str, Workload], config: LatencyConfig | None = None
 ) -> dict[str, LatencyRecord]:
     """
     Measures OpenVINO models in turns, as :func:`measure_latencies` does.
 
     :param workloads: Name to model and inputs.
     :param config: How to measure; the defaults if not given.
-    :param max_seconds: Time per model after which no more inferences are started.
     :return: Name to record.
     """
     config = config or LatencyConfig()
     compiled = {name: _compile(workload.model, config) for name, workload in workloads.items()}
     requests = {name: _request(model, workloads[name].feeds) for name, model in compiled.items()}
     times: dict[str, list[float]] = {name: [] for name in workloads}
-    turn = max_seconds / ROUNDS
+    turn = config.max_seconds / ROUNDS
     for request in requests.values():
         _infer(request, config.warmup, turn)
     for turns in range(1, ROUNDS + 1):
         for name, request in requests.items():
             due = config.iterations * turns // ROUNDS - len(times[name])
-            if due and sum(times[name]) < max_seconds * 1000:
+            if due and sum(times[name]) < config.max_seconds * 1000:
                 if len(requests) > 1:
                     request.infer()  # brings back into the caches what the other models have displaced
                 times[name] += _infer(request, due, turn)

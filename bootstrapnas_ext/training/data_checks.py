@@ -9,8 +9,7 @@ from torch import nn
 from torch.utils.data import Subset, TensorDataset
 
 from bootstrapnas_ext.errors import DataError
-from bootstrapnas_ext.evaluation.batches import as_input
-from bootstrapnas_ext.inputs import ExampleInput
+from bootstrapnas_ext.inputs import ExampleInput, as_input
 from bootstrapnas_ext.modes import evaluation_mode
 
 
@@ -18,7 +17,7 @@ def split_batch(batch: Any) -> tuple[ExampleInput, torch.Tensor]:
     """
     Returns the inputs and the targets of a batch.
 
-    :param batch: What the loader gave: a pair of inputs, as in :func:`bootstrapnas_ext.evaluation.as_input`, and a
+    :param batch: What the loader gave: a pair of inputs, as in :func:`bootstrapnas_ext.inputs.as_input`, and a
         tensor of targets.
     :raises DataError: If it is something else.
     """

@@ -39,7 +39,7 @@ class Trainer:
 
     :param supernet: The super-network, on the device to train on.
     :param scheduler: Its scheduler.
-    :param loader: Gives batches ``(inputs, targets)``, inputs as in :func:`bootstrapnas_ext.evaluation.as_input`; has a
+    :param loader: Gives batches ``(inputs, targets)``, inputs as in :func:`bootstrapnas_ext.inputs.as_input`; has a
         length.
     :param criterion: The loss of ``(outputs, targets)``, a scalar.
     :param optimizer: Over ``supernet.parameters()``.
