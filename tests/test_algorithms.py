@@ -1,0 +1,158 @@
+"""Training and search from a config, end to end on a small net."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from bootstrapnas_ext import (
+    BootstrapNASController,
+    EpochBasedTrainingAlgorithm,
+    NNCFConfig,
+    SearchAlgorithm,
+    create_compressed_model,
+    register_default_init_args,
+)
+from bootstrapnas_ext.algorithms import PLOT, TRIALS
+from bootstrapnas_ext.errors import BootstrapNASError, CheckpointError, ConfigError
+
+QUIET = Console(file=io.StringIO())
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
+        self.second = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.second(self.first(x)).amax((2, 3)))
+
+
+def loaders() -> tuple[DataLoader[Any], DataLoader[Any]]:
+    """Images with a bright square in one of four corners, which is the class."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 4, (160,), generator=generator)
+    images = torch.rand(160, 1, 8, 8, generator=generator)
+    for image, label in zip(images, labels.tolist(), strict=True):
+        row, column = 4 * (label // 2), 4 * (label % 2)
+        image[0, row : row + 3, column : column + 3] += label + 1
+    train = DataLoader(TensorDataset(images[:96], labels[:96]), batch_size=32, shuffle=True)
+    return train, DataLoader(TensorDataset(images[96:], labels[96:]), batch_size=64)
+
+
+def make(**search: Any) -> tuple[BootstrapNASController, NNCFConfig]:
+    torch.manual_seed(0)
+    config = NNCFConfig.from_dict(
+        {
+            "input_info": {"sample_size": [1, 1, 8, 8]},
+            "bootstrapNAS": {
+                "training": {
+                    "schedule": {"list_stage_descriptions": [{"epochs": 2, "init_lr": 0.05, "reorg_weights": True}]},
+                    "elasticity": {"available_elasticity_dims": ["width"]},
+                },
+                "search": {"num_evals": 6, "population": 2, "objectives": ["accuracy", "macs"], **search},
+            },
+        }
+    )
+    register_default_init_args(config, loaders()[0])
+    controller, _ = create_compressed_model(Net(), config)
+    return controller, config
+
+
+def train(controller: BootstrapNASController, config: NNCFConfig, folder: Path, **options: Any) -> Any:
+    optimizer = torch.optim.SGD(controller.supernet.parameters(), 0.05, momentum=0.9)
+    algorithm = EpochBasedTrainingAlgorithm.from_config(controller, config)
+    return algorithm.run(*loaders(), optimizer, folder, console=QUIET, **options)
+
+
+def search(controller: BootstrapNASController, config: NNCFConfig, folder: Path, **options: Any) -> Any:
+    return SearchAlgorithm.from_config(controller, config).run(loaders()[1], folder, console=QUIET, **options)
+
+
+def test_training_leaves_the_best_super_network_and_logs(tmp_path: Path) -> None:
+    controller, config = make()
+    before = controller.input_model.state_dict()["head.weight"].clone()
+    result = train(controller, config, tmp_path)
+    assert len(result.history) == 2
+    assert controller.supernet.active == controller.supernet.space.maximum
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["best.pt", "last.pt"]
+    assert list((tmp_path / "tensorboard").iterdir())
+    best = torch.load(tmp_path / "checkpoints" / "best.pt", weights_only=True)["supernet"]["model"]
+    assert torch.equal(best["head.weight"], controller.model.state_dict()["head.weight"])
+    assert torch.equal(controller.input_model.state_dict()["head.weight"], before)
+    assert not torch.equal(best["head.weight"], before)
+
+
+def test_the_same_seed_gives_the_same_weights_and_trials(tmp_path: Path) -> None:
+    found = []
+    for name in ("one", "two"):
+        controller, config = make()
+        train(controller, config, tmp_path / name)
+        found.append((controller.model.state_dict(), search(controller, config, tmp_path / name).record.trials))
+    (weights, trials), (other_weights, other_trials) = found
+    assert all(torch.equal(value, other_weights[key]) for key, value in weights.items())
+    assert trials == other_trials
+
+
+def test_a_search_measures_what_its_config_asks_for(tmp_path: Path) -> None:
+    controller, config = make(constraints={"parameters": {"max_ratio": 0.9}})
+    statistics = controller.model.state_dict()["first.1.running_mean"].clone()
+    result = search(controller, config, tmp_path)
+    trials = result.record.trials
+    assert len(trials) == 6
+    assert trials[0].subnet == controller.supernet.space.maximum
+    assert trials[1].subnet == controller.supernet.space.minimum
+    for trial in trials:
+        cost = controller.supernet.cost(trial.subnet)
+        assert (trial.values["macs"], trial.values["parameters"]) == (cost.macs, cost.parameters)
+    assert set(trials[0].values) == {"accuracy", "macs", "parameters"}
+    assert all(trial in trials for trial in result.front)
+    assert (tmp_path / PLOT).stat().st_size > 10_000
+    assert torch.equal(controller.model.state_dict()["first.1.running_mean"], statistics)
+    reference = result.record.plan.reference
+    assert reference.values["macs"] == trials[0].values["macs"]
+
+
+def test_a_search_goes_on_with_its_trials(tmp_path: Path) -> None:
+    controller, config = make()
+    whole = search(controller, config, tmp_path / "whole").record.trials
+    controller, part = make(num_evals=3)
+    assert search(controller, part, tmp_path / "part").record.trials == whole[:3]
+    with pytest.raises(CheckpointError, match="--resume"):
+        search(controller, part, tmp_path / "part")
+    controller, config = make()
+    assert search(controller, config, tmp_path / "part", resume=True).record.trials == whole
+
+
+def test_latency_is_measured_only_if_asked_for(tmp_path: Path) -> None:
+    controller, config = make(
+        objectives=["accuracy", "latency_ms"], num_evals=2, latency={"num_threads": 1, "iterations": 3}
+    )
+    trial = search(controller, config, tmp_path).record.trials[0]
+    assert trial.values["latency_ms"] > 0
+    assert trial.attributes["latency_ms"]["iterations"] == 3
+    assert (tmp_path / TRIALS).exists()
+
+
+def test_a_trial_that_fails_names_itself(tmp_path: Path) -> None:
+    controller, config = make()
+    empty: list[Any] = []
+    with pytest.raises(BootstrapNASError, match="is empty"):
+        SearchAlgorithm.from_config(controller, config).run(empty, tmp_path, console=QUIET)
+
+
+@pytest.mark.parametrize("algorithm", [EpochBasedTrainingAlgorithm, SearchAlgorithm])
+def test_another_config_than_the_controllers_is_an_error(algorithm: Any) -> None:
+    controller, _ = make()
+    _, other = make(num_evals=99)
+    with pytest.raises(ConfigError, match="made from another config"):
+        algorithm.from_config(controller, other)
