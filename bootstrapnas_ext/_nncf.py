@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
+from functools import wraps
 from types import MethodType
 from typing import Any
 
@@ -30,6 +31,7 @@ from torch.utils import _pytree as pytree
 
 from bootstrapnas_ext.errors import ModelError
 from bootstrapnas_ext.graph import ModelGraph, ModuleCall, Op, Ref, Value
+from bootstrapnas_ext.inputs import ExampleInput
 
 __all__ = ["HookMode", "add_pre_hook", "bare_copy", "original_forward", "trace", "unwrap", "wrap"]
 
@@ -47,6 +49,7 @@ class _Tracer(GraphBuilderMode):
         super().__init__(model=model, hook_storage=HookStorage())
         self.values: list[Value] = []
         self.ops: list[Op] = []
+        self.readers: list[Op] = []
         self.calls: list[ModuleCall | None] = []
         self._index: dict[tuple[int, int], int] = {}
         self._unknown: list[tuple[torch.Tensor, int]] = []
@@ -108,6 +111,22 @@ class _Tracer(GraphBuilderMode):
             self._pending[node][3].append(self._index[node, port_id])
         return result
 
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is nn.functional.multi_head_attention_forward:
+            self._note_attention(args, kwargs or {})
+        return super().__torch_function__(func, types, args, kwargs)
+
+    def _note_attention(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """
+        Keeps what attention reads: its operations are traced one by one, and not that it compares sizes to numbers.
+        """
+        kind = "multi_head_attention_forward"
+        module = self._names.get(id(self.module_call_stack[-1]), "")
+        name = f"{self.get_current_relative_name()}/{kind}"
+        self.readers.append(Op(name, kind, False, module, self._map_refs(args), self._map_refs(kwargs), ()))
+
     def execute_post_hooks(self, outputs: Any, op_meta: OpMeta) -> Any:
         result = super().execute_post_hooks(outputs, op_meta)
         op_meta, args, kwargs, made = self._pending.pop(op_meta.extra_info["node_id"])
@@ -130,7 +149,7 @@ class _Tracer(GraphBuilderMode):
         wrapped = super()._get_wrapped_call(fn_call)
 
         def recorded(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            place, first = len(self.calls), len(self.ops)
+            place, first, counters = len(self.calls), len(self.ops), dict(self.op_calls)
             self.calls.append(None)
             inputs = tuple(self._tensors((args, kwargs)))
             result = wrapped(module, *args, **kwargs)
@@ -142,6 +161,7 @@ class _Tracer(GraphBuilderMode):
                 single=bool(args) and isinstance(args[0], torch.Tensor) and isinstance(result, torch.Tensor),
                 first_op=first,
                 end_op=len(self.ops),
+                counters={name: count for name, count in self.op_calls.items() if count != counters.get(name)},
             )
             return result
 
@@ -180,8 +200,8 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
     try:
         model.eval()
         with torch.no_grad(), _Tracer(model) as tracer:
-            for name, leaf in _named_tensors(args, kwargs):
-                tracer.register_input(name, leaf)
+            for name, tensor in ExampleInput(args, dict(kwargs)).named(forward).items():
+                tracer.register_input(name, tensor)
             outputs = forward(*args, **kwargs)
             returned = tuple(tracer._tensors(outputs))
         if not returned:
@@ -202,13 +222,8 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
         values=tuple(tracer.values),
         outputs=returned,
         calls=tuple(call for call in tracer.calls if call is not None),
+        readers=tuple(tracer.readers),
     )
-
-
-def _named_tensors(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:
-    for path, leaf in pytree.tree_leaves_with_path((args, dict(kwargs))):
-        if isinstance(leaf, torch.Tensor):
-            yield pytree.keystr(path[1:]).strip("[]'"), leaf
 
 
 class HookMode(FunctionHookMode):
@@ -221,6 +236,8 @@ class HookMode(FunctionHookMode):
         must not run: it gets ``None``.
     :param keep: From operation name to a function that is called with the operation's result.
     :param observe: Called with the name and the result of every operation.
+    :param counters: For modules that do not run what they ran in the trace, by path, the counters that the trace had
+        after their call: operations after it keep their names.
     """
 
     def __init__(
@@ -230,11 +247,26 @@ class HookMode(FunctionHookMode):
         replace: Mapping[str, Callable[[], Any]] | None = None,
         keep: Mapping[str, Callable[[Any], None]] | None = None,
         observe: Callable[[str, Any], None] | None = None,
+        counters: Mapping[str, Mapping[str, int]] | None = None,
     ) -> None:
         super().__init__(model=model, hook_storage=_DictStorage(hooks))
         self._replace = replace or {}
         self._keep = keep or {}
         self._observe = observe
+        self._counters = {id(model.get_submodule(path)): counts for path, counts in (counters or {}).items()}
+
+    def _get_wrapped_call(self, fn_call: MethodType) -> Callable[..., Any]:
+        wrapped: Callable[..., Any] = super()._get_wrapped_call(fn_call)
+        counters = self._counters.get(id(fn_call.__self__))
+        if counters is None:
+            return wrapped
+
+        def counted(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            result = wrapped(module, *args, **kwargs)
+            self.op_calls.update(counters)
+            return result
+
+        return counted
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -260,7 +292,8 @@ class HookMode(FunctionHookMode):
         self, args: tuple[Any, ...], kwargs: dict[str, Any], op_meta: OpMeta
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         with self.disable():  # what a hook computes is no operation of the model, and must not be counted as one
-            return super().execute_pre_hooks(args, kwargs, op_meta)
+            hooked: tuple[tuple[Any, ...], dict[str, Any]] = super().execute_pre_hooks(args, kwargs, op_meta)
+        return hooked
 
 
 def _like_result_of(func: Callable[..., Any], result: Any) -> Any:
@@ -362,6 +395,7 @@ def original_forward(model: nn.Module) -> Callable[..., Any]:
     """
     own, modules = _own_forward(model), model._modules
 
+    @wraps(own)
     def forward(*args: Any, **kwargs: Any) -> Any:
         storage = modules.pop(ATR_HOOK_STORAGE, None)
         try:

@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
+from bootstrapnas_ext.calibration import Calibration
 from bootstrapnas_ext.config import NNCFConfig, SearchConfig
 from bootstrapnas_ext.errors import ConfigError
 from bootstrapnas_ext.evaluation import top1_accuracy
@@ -206,11 +207,12 @@ class SearchAlgorithm:
             ),
             measure_candidate(self._input_model(context), names),
         )
+        recalibrate = controller.calibration(config.batchnorm_adaptation)  # one for all trials, since it keeps its samples
         folder.mkdir(parents=True, exist_ok=True)
         with search_progress(min(config.num_evals, plan.space.size), objectives, console) as on_trial:
             record = run_search(
                 plan,
-                lambda subnet: measure_candidate(self._candidate(subnet, context), names),
+                lambda subnet: measure_candidate(self._candidate(subnet, recalibrate, context), names),
                 num_evals=config.num_evals,
                 path=folder / TRIALS,
                 resume=resume,
@@ -229,13 +231,10 @@ class SearchAlgorithm:
             context=context,
         )
 
-    def _candidate(self, subnet: Subnet, context: Context) -> Candidate:
-        controller = self._controller
-        recalibrate = controller.calibration(controller.config.search.batchnorm_adaptation)
+    def _candidate(self, subnet: Subnet, recalibrate: Calibration | None, context: Context) -> Candidate:
+        supernet = self._controller.supernet
         return Candidate(
-            make=partial(extract, controller.supernet, subnet, recalibrate),
-            cost=controller.supernet.cost(subnet),
-            context=context,
+            make=partial(extract, supernet, subnet, recalibrate), cost=supernet.cost(subnet), context=context
         )
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from bootstrapnas_ext._nncf import HookMode
 from bootstrapnas_ext.elasticity import Elasticity, Hook, PortHook
 from bootstrapnas_ext.errors import ModelError
-from bootstrapnas_ext.graph import ModelGraph, Op, Ref
+from bootstrapnas_ext.graph import ModelGraph, ModuleCall, Op, Ref
 from bootstrapnas_ext.graph.blocks import Block
 from bootstrapnas_ext.inputs import ExampleInput
 from bootstrapnas_ext.space import Subnet
@@ -93,7 +93,24 @@ def collect_ports(model: nn.Module, graph: ModelGraph, hooks: Iterable[Hook]) ->
         else:
             sources = _argument_places(model, op, found[0].argument, traced)
         ports.append(Port(op, number, tuple(hook.module for hook in found), traced, tuple(sources)))
-    return tuple(ports)
+    return tuple(_without_conflicts(graph, ports))
+
+
+def _without_conflicts(graph: ModelGraph, ports: Sequence[Port]) -> Iterator[Port]:
+    """
+    Takes the attribute from ports of a module that is called several times, if not all calls need the same value.
+
+    A norm without weights, for example, may be called with tensors of different widths.
+    """
+    hooks = {(port.op.name, port.number): port.hooks for port in ports}
+    calls: dict[tuple[str, str], list[Op]] = {}
+    for op in graph.ops:
+        calls.setdefault((op.module, op.kind), []).append(op)
+    for port in ports:
+        alike = isinstance(port.traced, Ref) or all(
+            hooks.get((op.name, port.number)) == port.hooks for op in calls[port.op.module, port.op.kind]
+        )
+        yield port if alike else replace(port, places=())
 
 
 def _places_by_tensor(model: nn.Module) -> dict[str, list[Place]]:
@@ -182,8 +199,8 @@ class Executor:
         with self._shadowed(self.shadows()), shadowed(self._model, skip.forwards):
             if not hooks and not skip.replace and observe is None:
                 return forward(*example.args, **example.kwargs)
-            skip.read_inputs(example)
-            with HookMode(self._model, hooks, skip.replace, skip.keep, observe):
+            skip.read_inputs(example.named(forward))
+            with HookMode(self._model, hooks, skip.replace, skip.keep, observe, skip.counters):
                 return forward(*example.args, **example.kwargs)
 
     @contextmanager
@@ -194,16 +211,17 @@ class Executor:
         for place, (owner, port) in self._sources.items():
             part, whole = values[place], getattr(owner, place.attribute)
             # BatchNorm does not mark its statistics as changed, so it is the mode that tells that they may be.
-            if owner.training and isinstance(part, Tensor) and not isinstance(whole, nn.Parameter):
-                if part is not whole and part._base is None:
-                    for hook in port.hooks:
-                        hook.write_back(whole, part)
+            if owner.training and _is_copy(part, whole):
+                for hook in port.hooks:
+                    hook.write_back(whole, part)
 
     def without_hooks(self) -> Executor:
         """Returns an executor that changes no arguments."""
         return Executor(self._model, self.graph, self.elasticities, ())
 
-    def settled(self, forward: Callable[..., Any], example: ExampleInput) -> Executor:
+    def settled(
+        self, forward: Callable[..., Any], example: ExampleInput, observe: Callable[[str, Any], None]
+    ) -> Executor:
         """
         Returns an executor that knows by trial where each argument comes from.
 
@@ -211,6 +229,7 @@ class Executor:
 
         :param forward: The model's own forward.
         :param example: Input of the trace.
+        :param observe: Called with the name and the result of every operation of that trial.
         """
         arrived: dict[tuple[str, int], bool] = {}
 
@@ -230,7 +249,7 @@ class Executor:
             return hook
 
         probes = {(port.op.name, port.number): probe(port) for port in self.ports}
-        with shadowed(self._model, self.shadows()), torch.no_grad(), HookMode(self._model, probes):
+        with shadowed(self._model, self.shadows()), torch.no_grad(), HookMode(self._model, probes, observe=observe):
             forward(*example.args, **example.kwargs)
         ports: list[Port] = []
         for port in self.ports:
@@ -272,6 +291,12 @@ def _swapped(items: Iterable[tuple[dict[str, Any], str, Any]]) -> Iterator[None]
                 attributes[name] = value
 
 
+def _is_copy(part: Any, whole: Any) -> bool:
+    """Whether a part of a buffer is a tensor of its own; a view needs no writing back, and a parameter no in-place."""
+    is_buffer = isinstance(whole, Tensor) and not isinstance(whole, nn.Parameter)
+    return is_buffer and part is not whole and part._base is None
+
+
 def _pass_through(value: Any, *_: Any, **__: Any) -> Any:
     return value
 
@@ -292,22 +317,28 @@ class Skip:
         self._entries: dict[int, Tensor] = {}
         self._origin = {block.exit: block.entry for block in blocks}
         self.forwards: dict[Place, Any] = {}
+        self.counters: dict[str, Mapping[str, int]] = {}
         self.replace: dict[str, Callable[[], Any]] = {}
         self.keep: dict[str, Callable[[Any], None]] = {}
         for block in blocks:
-            if block.calls:
-                self.forwards |= {Place(call.module, "forward"): _pass_through for call in block.calls}
-            else:
+            if not block.calls:
                 self._replace_ops(block)
+            for call in block.calls:
+                self._replace_call(call, _pass_through)
 
-    def read_inputs(self, example: ExampleInput) -> None:
+    def read_inputs(self, tensors: Mapping[str, Tensor]) -> None:
         """
         Keeps the model's inputs, which may be entries of blocks.
 
-        :param example: What the model is called with.
+        :param tensors: What the model is called with, as :meth:`ExampleInput.named` returns it.
         """
-        inputs = [value.index for value in self._graph.values if value.source == "input"]
-        self._entries.update(zip(inputs, example.tensors(), strict=False))
+        for value in self._graph.values:
+            if value.source == "input" and value.name in tensors:
+                self._entries[value.index] = tensors[value.name]
+
+    def _replace_call(self, call: ModuleCall, forward: Callable[..., Any]) -> None:
+        self.forwards[Place(call.module, "forward")] = forward
+        self.counters[call.module] = call.counters
 
     def _replace_ops(self, block: Block) -> None:
         entry = block.entry
@@ -337,9 +368,7 @@ class Skip:
             ops = range(call.first_op, call.end_op)
             if len(ops) and call.single and inside.issuperset(ops) and covered.isdisjoint(ops):
                 covered.update(ops)
-                self.forwards[Place(call.module, "forward")] = partial(
-                    _call_without_arguments, value_of, call.outputs[0]
-                )
+                self._replace_call(call, partial(_call_without_arguments, value_of, call.outputs[0]))
         for index in sorted(inside - covered):
             op = self._graph.ops[index]
             if len(op.outputs) == 1:

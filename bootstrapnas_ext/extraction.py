@@ -72,7 +72,7 @@ class _Patched(nn.Module):
         @wraps(small.forward)  # torch.export names the inputs after the signature
         def forward(*args: Any, **kwargs: Any) -> Any:
             skip.read_inputs(ExampleInput(args, kwargs).named(small.forward))
-            with shadowed(small, skip.forwards), HookMode(small, hooks, skip.replace, skip.keep):
+            with shadowed(small, skip.forwards), HookMode(small, hooks, skip.replace, skip.keep, None, skip.counters):
                 return small(*args, **kwargs)
 
         self.forward = forward
@@ -118,9 +118,7 @@ def _small_copy(supernet: Supernet, skip: Skip) -> nn.Module:
 def _exported(patched: _Patched, example: ExampleInput) -> nn.Module:
     """Freezes the patched model into a graph with a dynamic batch, without the patches."""
     batch = example.batch_size
-    shapes = example.map(
-        lambda tensor: {0: torch.export.Dim.AUTO} if tensor.ndim and tensor.shape[0] == batch else {}
-    )
+    shapes = example.map(lambda tensor: {0: torch.export.Dim.AUTO} if tensor.ndim and tensor.shape[0] == batch else {})
     example = example.with_batch(2)
     named = inspect.signature(patched.forward).bind(*shapes.args, **shapes.kwargs).arguments
     try:
@@ -147,5 +145,10 @@ def _describe(module: nn.Module) -> None:
         module.kernel_size = tuple(module.weight.shape[2:])
     elif isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
-    elif isinstance(module, _NormBase) and module.weight is not None:
-        module.num_features = module.weight.shape[0]
+    elif isinstance(module, _NormBase):
+        tensor = module.running_mean if module.weight is None else module.weight
+        module.num_features = module.num_features if tensor is None else len(tensor)
+    elif isinstance(module, nn.GroupNorm) and module.weight is not None:
+        module.num_channels = len(module.weight)
+    elif isinstance(module, nn.PReLU):
+        module.num_parameters = len(module.weight)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -55,10 +56,24 @@ def check_shapes(
     :param shape_of: Predicts the shape of a tensor of the graph.
     :raises ModelError: If the subnet does not run, or a shape is another.
     """
-    graph: ModelGraph = executor.graph
     skipped = {index for block in executor.skipped(subnet) for index in block.ops}
+    with subnet_must_run():
+        executor.run(forward, subnet, example, shape_check(executor.graph, subnet, shape_of, skipped))
 
-    def observe(name: str, result: Any) -> None:
+
+def shape_check(
+    graph: ModelGraph, subnet: Subnet, shape_of: ShapeOf, skipped: Container[int] = ()
+) -> Callable[[str, Any], None]:
+    """
+    Returns a function of an operation's name and result that fails if the result has another shape than predicted.
+
+    :param graph: The trace.
+    :param subnet: The active subnet.
+    :param shape_of: Predicts the shape of a tensor of the graph.
+    :param skipped: Indices of operations that are left out.
+    """
+
+    def check(name: str, result: Any) -> None:
         index = graph.op_index.get(name)
         if index is None or index in skipped:
             return
@@ -68,12 +83,22 @@ def check_shapes(
             msg = f"{name} returns the shapes {got}, but its axis rule predicts {wanted}"
             raise ModelError(msg)
 
+    return check
+
+
+@contextmanager
+def subnet_must_run() -> Iterator[None]:
+    """
+    Tells what a failure in the ``with`` block, which runs a subnet, means.
+
+    :raises ModelError: If anything fails.
+    """
     try:
-        executor.run(forward, subnet, example, observe)
+        yield
     except Exception as error:
         msg = (
             f"A subnet of the model does not run as predicted: {error}. The axis rule of an operation does not fit "
-            "this use; exclude the layers around it from the elasticity, or register a rule in `AXIS_RULES`."
+            "this use; register one in `AXIS_RULES`, or leave a dimension out of `available_elasticity_dims`."
         )
         raise ModelError(msg) from error
 

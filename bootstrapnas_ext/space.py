@@ -161,7 +161,8 @@ class SearchSpace:
             if subnet[choice.name] not in choice.values:
                 msg = f"Choice {choice.name!r} must be one of {list(choice.values)}, but got {subnet[choice.name]!r}."
                 raise SubnetError(msg)
-        return Subnet({choice.name: subnet[choice.name] for choice in self.choices})
+        # The space's own number is taken, which is an integer where JSON may hold 16.0.
+        return Subnet({choice.name: choice.values[choice.values.index(subnet[choice.name])] for choice in self.choices})
 
     def restrict(self, open_values: Mapping[str, int | None]) -> SearchSpace:
         """

@@ -5,22 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 from rich.console import Console
-from torch import nn
+from torch import Tensor, nn
 
 from bootstrapnas_ext import _nncf
 from bootstrapnas_ext.config import ElasticityConfig
 from bootstrapnas_ext.cost import MACS_RULES, Cost, Shape
 from bootstrapnas_ext.elasticity import ELASTICITIES, ActiveSubnet, Elasticity
-from bootstrapnas_ext.errors import CheckpointError, ModelError
+from bootstrapnas_ext.errors import CheckpointError, ModelError, SubnetError
 from bootstrapnas_ext.execution import Executor, collect_ports
 from bootstrapnas_ext.graph import ModelGraph, Propagation
 from bootstrapnas_ext.inputs import ExampleInput
-from bootstrapnas_ext.self_check import check_maximum, check_shapes
+from bootstrapnas_ext.self_check import check_maximum, check_shapes, shape_check, subnet_must_run
 from bootstrapnas_ext.space import SearchSpace, Subnet
 from bootstrapnas_ext.summary import supernet_table
 
@@ -63,13 +64,15 @@ class Supernet:
         self._cell.subnet = self._maximum
         hooks = [hook for part in self.elasticities for hook in part.hooks]
         ports = collect_ports(model, graph, hooks)
-        _nncf.wrap(model, self._run)
-        device = next(iter(model.parameters())).device
         for hook in hooks:
-            _nncf.add_pre_hook(model, hook.op, hook.port, hook.module.to(device))
+            hook.module.to(self.device)
         self.executor = Executor(model, graph, self.elasticities, ports)
+        _nncf.wrap(model, self._run)
         try:
             self._settle()
+            for port in self.executor.ports:
+                for module in port.hooks:
+                    _nncf.add_pre_hook(model, port.op.name, port.number, module)
         except BaseException:
             _nncf.unwrap(model)
             raise
@@ -86,8 +89,8 @@ class Supernet:
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
-        return next(self.parameters()).device
+        """Where the parameters are, or the buffers of a model without any."""
+        return next(chain(self.model.parameters(), self.model.buffers())).device
 
     def set_active(self, subnet: Mapping[str, int]) -> None:
         """
@@ -197,8 +200,7 @@ class Supernet:
         :param structure: Of a super-network with the same choices.
         :raises CheckpointError: If it is another's; nothing has changed then.
         """
-        self._check_structure(structure)
-        self.set_active(structure["active"])
+        self.set_active(self._active_of(structure))
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the weights and the structure that they belong to; ``torch.load(weights_only=True)`` reads it."""
@@ -216,19 +218,20 @@ class Supernet:
             if key not in state:
                 msg = f"The super-network's state has no {key!r}; give what `Supernet.state_dict()` returned."
                 raise CheckpointError(msg)
-        self._check_structure(state["structure"])
+        active = self._active_of(state["structure"])
         tensors = self.model.state_dict()
         for name in sorted(tensors.keys() | state["model"].keys()):
             there, here = state["model"].get(name), tensors.get(name)
-            if there is None or here is None or there.shape != here.shape:
-                got = "missing" if there is None else f"of shape {tuple(there.shape)}"
+            if here is None or not isinstance(there, Tensor) or there.shape != here.shape:
+                got = f"of shape {tuple(there.shape)}" if isinstance(there, Tensor) else "missing"
                 wanted = "not in the model" if here is None else f"of shape {tuple(here.shape)} in the model"
                 msg = f"The state does not fit: tensor {name!r} is {got}, but {wanted}."
                 raise CheckpointError(msg)
         self.model.load_state_dict(state["model"])
-        self.set_active(state["structure"]["active"])
+        self.set_active(active)
 
-    def _check_structure(self, structure: Mapping[str, Any]) -> None:
+    def _active_of(self, structure: Mapping[str, Any]) -> Subnet:
+        """Returns the active subnet of a structure, after a check that it is one of this super-network."""
         if "choices" not in structure or "active" not in structure:
             msg = "The super-network's structure has no 'choices' or no 'active'; give what `structure()` returned."
             raise CheckpointError(msg)
@@ -241,6 +244,11 @@ class Supernet:
                     "model and the elasticity config that it was made with."
                 )
                 raise CheckpointError(msg)
+        try:
+            return self.space.validate(structure["active"])
+        except SubnetError as error:
+            msg = f"The state is damaged: {error}"
+            raise CheckpointError(msg) from error
 
     def _run(self, forward: Any, *args: Any, **kwargs: Any) -> Any:
         if self.active == self._maximum:
@@ -257,8 +265,9 @@ class Supernet:
         try:
             with torch.no_grad():
                 check_maximum(self.executor, forward, self.example, self._maximum)
-                with self.activate(without_skips):
-                    self.executor = self.executor.settled(forward, self.example)
+                with self.activate(without_skips), subnet_must_run():
+                    check = shape_check(self.graph, self.active, self.shape)
+                    self.executor = self.executor.settled(forward, self.example, check)
                 check_maximum(self.executor, forward, self.example, self._maximum)
                 for subnet in (without_skips, self.space.minimum):
                     with self.activate(subnet):

@@ -6,8 +6,11 @@ first, as in Once-for-all (Cai et al., 2020, https://arxiv.org/abs/1908.09791).
 
 from __future__ import annotations
 
+import itertools
+
 from bootstrapnas_ext.config import DepthConfig, ElasticityConfig
 from bootstrapnas_ext.elasticity.base import ActiveSubnet, Elasticity, elasticity
+from bootstrapnas_ext.errors import ModelError
 from bootstrapnas_ext.graph import ModelGraph, Propagation
 from bootstrapnas_ext.graph.blocks import Block, Chain, block_between, find_blocks, find_chains
 from bootstrapnas_ext.space import Choice
@@ -31,10 +34,17 @@ def elastic_depth(propagation: Propagation, cell: ActiveSubnet, config: Elastici
 def _blocks(propagation: Propagation, config: DepthConfig) -> list[Block]:
     if config.skipped_blocks is None:
         return find_blocks(propagation, config.min_block_size, config.max_block_size)
-    return sorted(
+    blocks = sorted(
         (block_between(propagation, before, last) for before, last in config.skipped_blocks),
         key=lambda block: block.ops[0],
     )
+    for one, two in itertools.combinations(blocks, 2):
+        shared = sorted({*one.ops} & {*two.ops})
+        if shared:
+            name = propagation.graph.ops[shared[0]].name
+            msg = f"`skipped_blocks` must not overlap, but the operation {name!r} is in two of them."
+            raise ModelError(msg)
+    return blocks
 
 
 def _chains(blocks: list[Block], config: DepthConfig) -> list[Chain]:

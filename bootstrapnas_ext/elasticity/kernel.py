@@ -61,8 +61,15 @@ def elastic_kernel(propagation: Propagation, cell: ActiveSubnet, config: Elastic
         choices.append(choice)
         crop = CropHook(cell, choice, kernel, config.kernel.transformation_matrices)
         crops[weight] = crop
+        paddings: dict[tuple[tuple[int, Any], ...], PaddingHook] = {}  # one for all layers that pad alike
         for layer in layers:
-            hooks += _layer_hooks(cell, layer, choice, kernel, crop)
+            (weight_port,) = (port for port, value in layer.op.tensor_ports if value == weight)
+            hooks.append(Hook(layer.op.name, weight_port, None, crop))
+            port = layer.op.port(4, "padding")
+            if port is not None:
+                padding = {size: _padding(layer, kernel, cropped(kernel, size)) for size in sizes[1:]}
+                module = paddings.setdefault(tuple(padding.items()), PaddingHook(cell, choice.name, padding))
+                hooks.append(Hook(layer.op.name, port, "padding", module))
 
     def resize(value: int, shape: Shape, subnet: Subnet) -> Shape:
         if value not in crops:
@@ -123,18 +130,6 @@ def _spread(value: int | Sequence[int], rank: int) -> tuple[int, ...]:
     """Returns one integer for each dimension of an argument that may be one for all."""
     values = (value,) if isinstance(value, int) else tuple(value)
     return values * rank if len(values) == 1 else values
-
-
-def _layer_hooks(
-    cell: ActiveSubnet, layer: Layer, choice: Choice, kernel: tuple[int, ...], crop: CropHook
-) -> list[Hook]:
-    (weight_port,) = (port for port, value in layer.op.tensor_ports if value == layer.weight)
-    hooks = [Hook(layer.op.name, weight_port, None, crop)]
-    port = layer.op.port(4, "padding")
-    if port is not None:
-        paddings = {size: _padding(layer, kernel, cropped(kernel, size)) for size in choice.values[1:]}
-        hooks.append(Hook(layer.op.name, port, "padding", PaddingHook(cell, choice.name, paddings)))
-    return hooks
 
 
 class CropHook(PortHook):

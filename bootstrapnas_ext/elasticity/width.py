@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -28,7 +27,7 @@ from bootstrapnas_ext.elasticity.base import (
 )
 from bootstrapnas_ext.elasticity.importance import IMPORTANCES
 from bootstrapnas_ext.errors import ConfigError
-from bootstrapnas_ext.graph import Axis, Layout, PortValue, Propagation
+from bootstrapnas_ext.graph import Axis, Layer, Layout, PortValue, Propagation
 from bootstrapnas_ext.space import Choice, Subnet
 
 _ADAPTIVE = (1.0, 0.75, 0.5, 0.25)
@@ -186,9 +185,10 @@ def elastic_width(propagation: Propagation, cell: ActiveSubnet, config: Elastici
     """
     widths = _Widths(propagation, config.width)
     hooks = [*_slice_hooks(widths, cell), *_length_hooks(widths, cell)]
+    external = _external_scores(widths, config.width.external_importance_path)
 
     def reorganize(model: nn.Module) -> None:
-        sort_channels(model, widths, config.width)
+        sort_channels(model, widths, config.width.filter_importance, external)
 
     @cache
     def layout(value: int) -> tuple[ElasticAxis, ...]:
@@ -286,6 +286,15 @@ class _Widths:
     def layout(self, layout: Layout) -> tuple[ElasticAxis, ...]:
         return tuple(self.axis(axis) for axis in layout)
 
+    def elastic_weights(self) -> dict[str, Layer]:
+        """Returns a layer for each parameter or buffer that makes channels of which some may be dropped."""
+        found: dict[str, Layer] = {}
+        for layer in self.propagation.layers:
+            weight = self.propagation.graph.values[layer.weight]
+            if weight.is_constant and self.axis(layer.axis).is_elastic:
+                found.setdefault(weight.name, layer)
+        return found
+
     def static_layers(self) -> Iterator[StaticLayer]:
         """Yields layers of which no output channel may be dropped."""
         for layer in self.propagation.layers:
@@ -313,12 +322,14 @@ def _length_hooks(widths: _Widths, cell: ActiveSubnet) -> Iterator[Hook]:
     for value in widths.propagation.port_values:
         if widths.axis(value.axis).is_elastic:
             by_port.setdefault((value.op.name, value.port), []).append(value)
+    made: dict[tuple[tuple[int | None, ElasticAxis], ...], LengthHook] = {}
     for (op, port), values in by_port.items():
         axes = {value.index: widths.axis(value.axis) for value in values}
-        yield Hook(op, port, values[0].name, LengthHook(cell, axes))
+        hook = made.setdefault(tuple(axes.items()), LengthHook(cell, axes))
+        yield Hook(op, port, values[0].name, hook)
 
 
-def sort_channels(model: nn.Module, widths: _Widths, config: WidthConfig) -> None:
+def sort_channels(model: nn.Module, widths: _Widths, importance: str, external: dict[str, Tensor]) -> None:
     """
     Sorts the channels of each group by importance, most important first, in all parameters and buffers.
 
@@ -326,34 +337,32 @@ def sort_channels(model: nn.Module, widths: _Widths, config: WidthConfig) -> Non
 
     :param model: The model; its parameters and buffers are changed in place.
     :param widths: Choices of width.
-    :param config: Which importance.
+    :param importance: A name in :data:`IMPORTANCES`, or ``external``.
+    :param external: Importance of the output channels of weights, by name; sorted as their channels are.
     """
     propagation = widths.propagation
-    constants = {value.index: _constant(model, value.name) for value in propagation.graph.values if value.is_constant}
+    weights = widths.elastic_weights()
     scores: dict[int, Tensor] = {}
     with torch.no_grad():
-        external = _external_importance(config)
-        for layer in propagation.layers:
-            if layer.weight not in constants:
-                continue
-            weight = constants[layer.weight]
-            name = propagation.graph.values[layer.weight].name
-            if external is None:
-                rows = weight.movedim(layer.dim, 0).flatten(1).float()
-                score = IMPORTANCES.get(config.filter_importance)(rows)
+        for name, layer in weights.items():
+            if importance == "external":
+                score = external[name]
             else:
-                score = _external_score(external, name, weight.shape[layer.dim]).to(weight.device)
+                rows = _constant(model, name).movedim(layer.dim, 0).flatten(1).float()
+                score = IMPORTANCES.get(importance)(rows)
             _add_scores(scores, propagation, layer.axis, score)
         orders = {
             group: torch.argsort(scores[group], descending=True, stable=True)
             for group in widths.choices
             if group in scores
         }
-        for index, tensor in constants.items():
-            for dim, axis in enumerate(propagation.layout(index)):
-                if any(segment.group in orders for segment in axis):
-                    order = _axis_order(propagation, axis, orders, tensor.device)
-                    tensor.copy_(tensor.index_select(dim, order))
+        for value in propagation.graph.values:
+            if value.is_constant:
+                tensor = _constant(model, value.name)
+                for dim, axis in enumerate(propagation.layout(value.index)):
+                    _sort(tensor, dim, propagation, axis, orders)
+        for name, score in external.items():
+            _sort(score, 0, propagation, weights[name].axis, orders)
 
 
 def _constant(model: nn.Module, name: str) -> Tensor:
@@ -372,23 +381,24 @@ def _add_scores(scores: dict[int, Tensor], propagation: Propagation, axis: Axis,
         start += size * repeat
 
 
-def _axis_order(propagation: Propagation, axis: Axis, orders: dict[int, Tensor], device: torch.device) -> Tensor:
-    """Returns old indices in their new order."""
+def _sort(tensor: Tensor, dim: int, propagation: Propagation, axis: Axis, orders: dict[int, Tensor]) -> None:
+    """Brings a dimension, which an axis describes, in order; in place."""
     parts: list[Tensor] = []
     start = 0
-    for group, repeat in axis:
+    for group, repeat in propagation.solver.resolve(axis):
         size = propagation.solver.size(group)
-        indices = torch.arange(start, start + size * repeat, device=device).view(size, repeat)
-        parts.append((indices[orders[group]] if group in orders else indices).flatten())
+        indices = torch.arange(start, start + size * repeat, device=tensor.device).view(size, repeat)
+        parts.append((indices[orders[group].to(tensor.device)] if group in orders else indices).flatten())
         start += size * repeat
-    return torch.cat(parts)
+    if any(segment.group in orders for segment in propagation.solver.resolve(axis)):
+        tensor.copy_(tensor.index_select(dim, torch.cat(parts)))
 
 
-def _external_importance(config: WidthConfig) -> dict[str, Tensor] | None:
-    if config.external_importance_path is None:
-        return None
-    path = Path(config.external_importance_path)
-    where = f"`elasticity.width.external_importance_path` is {str(path)!r}"
+def _external_scores(widths: _Widths, path: str | None) -> dict[str, Tensor]:
+    """Returns the importance that a file gives for each elastic weight, by the weight's name."""
+    if path is None:
+        return {}
+    where = f"`elasticity.width.external_importance_path` is {path!r}"
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -397,13 +407,13 @@ def _external_importance(config: WidthConfig) -> dict[str, Tensor] | None:
     if not isinstance(loaded, dict) or not all(isinstance(item, Tensor) for item in loaded.values()):
         msg = f"{where}, which must hold a dictionary of weight names to tensors."
         raise ConfigError(msg)
-    return loaded
-
-
-def _external_score(external: dict[str, Tensor], name: str, size: int) -> Tensor:
-    found = external.get(name, external.get(name.rpartition(".")[0]))
-    if found is None or found.shape != (size,):
-        got = "nothing" if found is None else f"a tensor of shape {tuple(found.shape)}"
-        msg = f"The external importance must hold a tensor of shape ({size},) for {name!r}, but it holds {got}."
-        raise ConfigError(msg)
-    return found.float()
+    scores: dict[str, Tensor] = {}
+    for name, layer in widths.elastic_weights().items():
+        size = widths.propagation.solver.length(layer.axis)
+        found = loaded.get(name, loaded.get(name.rpartition(".")[0]))
+        if found is None or found.shape != (size,):
+            got = "nothing" if found is None else f"a tensor of shape {tuple(found.shape)}"
+            msg = f"{where}, which must hold a tensor of shape ({size},) for {name!r}, but it holds {got}."
+            raise ConfigError(msg)
+        scores[name] = found.float()
+    return scores

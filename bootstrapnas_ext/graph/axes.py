@@ -14,7 +14,7 @@ a split of g into halves                   g is bound to ``(Segment(a), Segment(
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 
@@ -167,20 +167,6 @@ class AxisSolver:
         :param times: How often, at least 1.
         """
         return tuple(Segment(group, repeat * times) for group, repeat in axis)
-
-    def groups(self, layouts: Iterable[Layout]) -> dict[int, int]:
-        """
-        Returns the groups that may shrink and their sizes, in order of first occurrence.
-
-        :param layouts: Layouts to look at.
-        """
-        found: dict[int, int] = {}
-        for layout in layouts:
-            for axis in layout:
-                for group, _ in self.resolve(axis):
-                    if group not in self._reasons:
-                        found.setdefault(group, self._sizes[group])
-        return found
 
     def _bind(self, group: int, axis: Axis) -> None:
         """Defines a group as an axis; what one side is frozen for freezes the other."""

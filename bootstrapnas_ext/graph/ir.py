@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -138,6 +138,8 @@ class ModuleCall:
     :param single: Whether the first argument is one tensor and the result is one tensor.
     :param first_op: Index of the first operation that ran inside.
     :param end_op: Index after the last operation that ran inside.
+    :param counters: NNCF's counters of functions, which number the operations of one name, as the call left them; those
+        that it moved.
     """
 
     module: str
@@ -147,6 +149,7 @@ class ModuleCall:
     single: bool
     first_op: int
     end_op: int
+    counters: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -158,12 +161,14 @@ class ModelGraph:
     :param values: All tensors.
     :param outputs: Indices of the tensors that the model returned.
     :param calls: Module calls, in the order in which they began.
+    :param readers: Functions whose operations are among the others, but which also read the sizes of their arguments.
     """
 
     ops: tuple[Op, ...]
     values: tuple[Value, ...]
     outputs: tuple[int, ...]
     calls: tuple[ModuleCall, ...]
+    readers: tuple[Op, ...] = ()
 
     @cached_property
     def producer(self) -> dict[int, int]:

@@ -80,9 +80,13 @@ class Propagation:
                     for size in value.shape
                 )
             elif value.source != "op":
-                self._layouts[value.index] = self.static_layout(value.shape, f"{value.source} {value.name!r}".strip())
+                reason = f"{value.source} {value.name!r}" if value.name else "a tensor that the model does not register"
+                self._layouts[value.index] = self.static_layout(value.shape, reason)
         for op in graph.ops:
             self._visit(op)
+        for reader in graph.readers:
+            for index in reader.tensors:
+                self._freeze(index, f"{reader.name} needs the sizes that it was made with")
         for index in graph.outputs:
             self._freeze(index, "output of the model")
 

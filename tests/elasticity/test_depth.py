@@ -1,0 +1,103 @@
+"""Elastic depth: chains of blocks, single blocks, and blocks that the config names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from bootstrapnas_ext.config import DepthConfig, ElasticityConfig
+from bootstrapnas_ext.errors import ModelError
+from bootstrapnas_ext.supernet import Supernet
+from tests.zoo import assert_equal, build, other_input, outputs
+
+
+def supernet_of(name: str, **options: Any) -> Supernet:
+    model, example = build(name)
+    config = ElasticityConfig(available_elasticity_dims=("depth",), depth=DepthConfig(**options))
+    return Supernet(model, example, config)
+
+
+def values(supernet: Supernet) -> dict[str, tuple[int, ...]]:
+    return {choice.name: choice.values for choice in supernet.space.choices}
+
+
+def test_blocks_in_a_row_are_one_choice() -> None:
+    assert values(supernet_of("residual")) == {"depth:layer1": (1, 0), "depth:layer2.1": (2, 1, 0)}
+
+
+def test_independent_blocks_are_a_choice_each() -> None:
+    supernet = supernet_of("residual", mode="independent")
+    assert values(supernet) == {"depth:layer1": (1, 0), "depth:layer2.1": (1, 0), "depth:layer2.2": (1, 0)}
+
+
+@pytest.mark.parametrize("mode", ["auto", "manual"])
+def test_blocks_that_the_config_names(mode: str) -> None:
+    blocks = (("layer2/1/relu/relu_/1", "layer2/2/relu/relu_/1"), ("layer2/0/relu/relu_/1", "layer2/1/relu/relu_/1"))
+    assert values(supernet_of("residual", mode=mode, skipped_blocks=blocks)) == {"depth:layer2.1": (2, 1, 0)}
+
+
+def test_named_blocks_may_be_independent_and_small() -> None:
+    blocks = (("layer1/conv1/conv2d/0", "layer1/bn1/batch_norm/0"),)
+    with pytest.raises(ModelError, match="may not be skipped"):  # no layer with a weight that multiplies
+        supernet_of("residual", skipped_blocks=blocks)
+    blocks = (("layer2/0/relu/relu_/1", "layer2/2/relu/relu_/1"),)
+    supernet = supernet_of("residual", mode="independent", skipped_blocks=blocks)
+    assert values(supernet) == {"depth:layer2.1": (1, 0)}
+
+
+def test_named_blocks_do_not_overlap() -> None:
+    blocks = (("layer2/0/relu/relu_/1", "layer2/2/relu/relu_/1"), ("layer2/1/relu/relu_/1", "layer2/2/relu/relu_/1"))
+    with pytest.raises(ModelError, match="must not overlap, but the operation 'layer2/2/conv1/conv2d/0' is in two"):
+        supernet_of("residual", skipped_blocks=blocks)
+
+
+class Twin(nn.Module):
+    """The net without some of its parts, by hand."""
+
+    def __init__(self, net: nn.Module, layer1: bool, layer2: int) -> None:
+        super().__init__()
+        self.parts = nn.Sequential(
+            net.stem, net.layer1 if layer1 else nn.Identity(), net.layer2[: layer2 + 1], net.head
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.parts(x)
+
+
+@pytest.mark.parametrize("layer1", [1, 0])
+@pytest.mark.parametrize("layer2", [2, 1, 0])
+def test_the_first_blocks_of_a_chain_run(layer1: int, layer2: int) -> None:
+    supernet = supernet_of("residual")
+    example = other_input(supernet.example)
+    with torch.no_grad():
+        expected = outputs(Twin(supernet.model, bool(layer1), layer2), example)
+        with supernet.activate({"depth:layer1": layer1, "depth:layer2.1": layer2}):
+            assert_equal(outputs(supernet.model, example), expected)
+
+
+def test_each_independent_block_is_left_out_by_itself() -> None:
+    supernet = supernet_of("residual", mode="independent")
+    net: Any = supernet.model
+    x = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        expected = net.head(net.layer2[2](net.layer2[0](net.layer1(net.stem(x)))))
+        with supernet.activate({**supernet.space.maximum, "depth:layer2.1": 0}):
+            assert torch.equal(net(x), expected)
+
+
+@pytest.mark.parametrize("kept", [(1, 1, 0), (1, 0, 1), (0, 1, 1), (0, 0, 1), (0, 0, 0)])
+def test_blocks_in_the_models_own_code_are_left_out(kept: tuple[int, ...]) -> None:
+    supernet = supernet_of("loose")
+    net: Any = supernet.model
+    x = torch.randn(2, 3, 8, 8)
+    subnet = {choice.name: keep for choice, keep in zip(supernet.space.choices, kept, strict=True)}
+    with torch.no_grad():
+        expected = net.stem(x)
+        for branch, keep in zip(net.branches, kept, strict=True):
+            expected = torch.relu(expected + branch(expected) if keep else expected)
+        expected = net.head(expected)
+        with supernet.activate(subnet):
+            assert torch.equal(net(x), expected)

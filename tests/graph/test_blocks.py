@@ -1,0 +1,174 @@
+"""Blocks that may be skipped: the ones that a person would name, and none whose skipping would break something."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
+
+from bootstrapnas_ext import _nncf
+from bootstrapnas_ext.errors import ModelError
+from bootstrapnas_ext.graph import Propagation
+from bootstrapnas_ext.graph.blocks import Block, block_between, find_blocks, find_chains
+from tests.zoo import BasicBlock, Head, build, conv_bn
+
+
+def propagate(model: nn.Module, *args: Tensor) -> Propagation:
+    return Propagation(_nncf.trace(model.eval(), args, {}))
+
+
+def of_zoo(name: str) -> Propagation:
+    model, example = build(name)
+    return Propagation(_nncf.trace(model, example.args, example.kwargs))
+
+
+def modules(blocks: list[Block]) -> list[str]:
+    return [",".join(call.module for call in block.calls) for block in blocks]
+
+
+def ends(p: Propagation, blocks: list[Block]) -> list[str]:
+    return [p.graph.ops[block.ops[-1]].name for block in blocks]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("chain", []),
+        ("residual", ["layer1", "layer2.1", "layer2.2"]),
+        ("mobile", ["blocks.0", "blocks.1"]),
+        ("module_gate", ["gate"]),
+        ("pre_activation", ["blocks.0", "blocks.1"]),
+        ("nested_skips", ["one", "two"]),
+        ("concat", []),
+    ],
+)
+def test_blocks_that_are_modules(name: str, expected: list[str]) -> None:
+    assert modules(find_blocks(of_zoo(name), 3, 50)) == expected
+
+
+def test_blocks_that_are_no_modules_are_found_by_their_addition() -> None:
+    p = of_zoo("loose")
+    blocks = find_blocks(p, 5, 50)
+    assert ends(p, blocks) == ["/add/0", "/add/1", "/add/2"]
+    assert all(block.residual and not block.calls for block in blocks)
+    assert [len(chain) for chain in find_chains(blocks)] == [1, 1, 1]  # an activation is between any two
+
+
+def test_resnet50_has_twelve_blocks_in_four_chains() -> None:
+    blocks = find_blocks(propagate(torchvision.models.resnet50(weights=None), torch.randn(1, 3, 32, 32)), 5, 50)
+    assert len(blocks) == 12
+    assert [len(chain) for chain in find_chains(blocks)] == [2, 3, 5, 2]
+    assert modules(blocks)[:3] == ["layer1.1", "layer1.2", "layer2.1"]
+
+
+def test_sizes_of_blocks_are_limited() -> None:
+    p = of_zoo("residual")
+    assert {len(block.ops) for block in find_blocks(p, 7, 7)} == {7}
+    assert all(len(block.ops) >= 8 for block in find_blocks(p, 8, 50))
+    assert "layer1" not in modules(find_blocks(p, 8, 50)) + modules(find_blocks(p, 1, 6))
+
+
+def test_a_block_needs_a_layer_with_weights() -> None:
+    model = nn.Sequential(conv_bn(3, 8), nn.Sequential(nn.ReLU(), nn.Tanh(), nn.Sigmoid()), conv_bn(8, 8))
+    found = modules(find_blocks(propagate(model, torch.randn(1, 3, 8, 8)), 1, 50))
+    assert "1" not in found
+
+
+class ReadInside(nn.Module):
+    """The middle of what looks like a block is used again behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.one, self.two = conv_bn(3, 8), conv_bn(8, 8), conv_bn(8, 8)
+        self.head = Head(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        middle = self.one(x)
+        return self.head(x + self.two(middle) + middle)
+
+
+def test_nothing_inside_a_block_is_read_outside() -> None:
+    p = propagate(ReadInside(), torch.randn(1, 3, 8, 8))
+    for block in find_blocks(p, 1, 50):
+        inside = {value for op in block.ops for value in p.graph.ops[op].outputs} - {block.exit}
+        for index, op in enumerate(p.graph.ops):
+            assert index in block.ops or inside.isdisjoint(op.tensors)
+
+
+class OnTheInput(nn.Module):
+    """A block that begins at the model's input and is followed by an operation that overwrites its argument."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(conv_bn(3, 8), nn.Conv2d(8, 3, 1), nn.BatchNorm2d(3))
+        self.head = Head(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.relu_(x + self.branch(x)))
+
+
+class OnAnOutput(OnTheInput):
+    """The same in the middle, where the entry is returned too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = conv_bn(3, 3)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        x = self.stem(x)
+        return x, super().forward(x)
+
+
+@pytest.mark.parametrize("model", [OnTheInput(), OnAnOutput()])
+def test_the_in_place_operation_behind_a_block_belongs_to_it(model: nn.Module) -> None:
+    p = propagate(model, torch.randn(1, 3, 8, 8))
+    (block,) = [block for block in find_blocks(p, 5, 50) if block.residual]
+    assert p.graph.ops[block.ops[-1]].name == "/relu_/0"  # else it would overwrite the entry of the skipped block
+
+
+def test_blocks_are_named_by_the_operations_around_them() -> None:
+    p = of_zoo("residual")
+    block = block_between(p, "stem/2/relu/0", "layer1/relu/relu_/1")
+    assert modules([block]) == ["layer1"]
+    two = block_between(p, "layer2/0/relu/relu_/1", "layer2/2/relu/relu_/1")
+    assert modules([two]) == ["layer2.1,layer2.2"]
+
+
+@pytest.mark.parametrize(
+    ("before", "last", "message"),
+    [
+        ("stem/2/relu/7", "layer1/relu/relu_/1", "'stem/2/relu/7', which the model does not have. Did you mean"),
+        ("stem/2/relu/0", "nothing", "'nothing', which the model does not have"),
+        ("layer1/relu/relu_/1", "stem/2/relu/0", "may not be skipped"),
+        ("stem/2/relu/0", "layer2/0/relu/relu_/1", "may not be skipped"),
+        ("layer1/conv1/conv2d/0", "layer1/relu/relu_/1", "may not be skipped"),
+        ("layer2/0/conv1/conv2d/0", "layer2/0/conv2/conv2d/0", "may not be skipped"),
+    ],
+)
+def test_a_named_block_that_may_not_be_skipped(before: str, last: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        block_between(of_zoo("residual"), before, last)
+
+
+class Assigns(nn.Module):
+    """A branch that writes into its own result by index, which nothing can replace."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.branch, self.head = conv_bn(3, 8), BasicBlock(8, 8), Head(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        y = self.branch.bn1(self.branch.conv1(x))
+        y[:, :, 0] = 0
+        return self.head(x + self.branch.conv2(y))
+
+
+def test_a_block_with_an_assignment_by_index_is_not_offered() -> None:
+    p = propagate(Assigns(), torch.randn(1, 3, 8, 8))
+    assert not [block for block in find_blocks(p, 1, 50) if block.residual]
+    with pytest.raises(ModelError, match="may not be skipped"):
+        block_between(p, "stem/2/relu/0", "/__setitem__/0")

@@ -1,0 +1,110 @@
+"""Computed costs of subnets against counted ones."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from bootstrapnas_ext.cost import MACS_RULES, Cost
+from bootstrapnas_ext.extraction import extract
+from bootstrapnas_ext.inputs import ExampleInput
+from bootstrapnas_ext.space import Subnet
+from bootstrapnas_ext.supernet import Supernet
+from tests.zoo import NETS, TORCHVISION, Head, build, image, outputs, some_subnets
+
+
+def counted_macs(model: nn.Module, example: ExampleInput) -> int:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        outputs(model, example)
+    return counter.get_total_flops() // 2
+
+
+@pytest.mark.parametrize("name", [*NETS, *TORCHVISION])
+def test_computed_costs_are_the_counted_ones(name: str) -> None:
+    model, example = build(name)
+    supernet = Supernet(model, example)
+    for subnet in [supernet.space.maximum, *some_subnets(supernet, 2)]:
+        cost = supernet.cost(subnet)
+        small = extract(supernet, subnet)
+        assert cost.macs == counted_macs(small, example)
+        assert cost.parameters == sum(parameter.numel() for parameter in small.parameters())
+    assert supernet.cost(supernet.space.minimum).macs < supernet.cost(supernet.space.maximum).macs
+
+
+def test_the_cost_needs_no_forward_and_leaves_the_active_subnet() -> None:
+    model, example = build("residual")
+    supernet = Supernet(model, example)
+    expected = supernet.cost(supernet.space.minimum)
+
+    def fail(*_: object) -> None:
+        raise AssertionError
+
+    model.register_forward_pre_hook(fail)
+    assert supernet.cost(dict(supernet.space.minimum)) == expected
+    assert supernet.active == supernet.space.maximum
+
+
+def test_costs_by_hand() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), Head(16)).eval()
+    supernet = Supernet(model, ExampleInput((torch.randn(2, 3, 8, 8),)))
+    subnet = Subnet({"width:0": 8, "kernel:0": 1})
+    assert supernet.cost(subnet) == Cost(
+        macs=2 * (8 * 3 * 64 + 8 * 5), parameters=8 * 3 + 8 + 2 * 8 + 8 * 5 + 5, weights=8 * 3 + 8 * 5
+    )
+    small = supernet.cost({"width:0": 4, "kernel:0": 3})
+    assert small == Cost(macs=2 * (4 * 27 * 64 + 4 * 5), parameters=4 * 27 + 4 + 8 + 20 + 5, weights=4 * 27 + 20)
+
+
+def test_shared_weights_count_once_and_their_operations_twice() -> None:
+    model, example = build("tied")
+    supernet = Supernet(model, example)
+    tied = 16 * 16 * 9
+    cost = supernet.cost(supernet.space.maximum)
+    assert cost.weights == 16 * 27 + tied + 16 * 5
+    assert cost.macs == 64 * (16 * 27 + 2 * tied) + 16 * 5
+
+
+CALLS = {
+    "conv1d": (torch.conv1d, [(2, 4, 9), (6, 2, 3)], {"groups": 2}),
+    "conv2d": (torch.conv2d, [(2, 4, 9, 8), (6, 4, 3, 2)], {"stride": 2}),
+    "conv2d without batch": (torch.conv2d, [(4, 9, 8), (6, 4, 3, 2)], {}),
+    "conv3d": (torch.conv3d, [(1, 4, 5, 5, 5), (4, 1, 3, 3, 3)], {"groups": 4, "padding": 1}),
+    "conv_transpose1d": (torch.conv_transpose1d, [(2, 4, 9), (4, 6, 3)], {}),
+    "conv_transpose2d": (torch.conv_transpose2d, [(2, 4, 5, 6), (4, 3, 3, 2)], {"stride": 2}),
+    "conv_transpose3d": (torch.conv_transpose3d, [(2, 4, 3, 3, 3), (4, 3, 2, 2, 2)], {}),
+    "linear": (nn.functional.linear, [(2, 3, 7), (5, 7)], {}),
+    "matmul": (torch.matmul, [(2, 3, 4, 5), (2, 3, 5, 6)], {}),
+    "bmm": (torch.bmm, [(3, 4, 5), (3, 5, 6)], {}),
+    "mm": (torch.mm, [(4, 5), (5, 6)], {}),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_each_rule_counts_as_pytorch_does(name: str) -> None:
+    function, shapes, options = CALLS[name]
+    tensors = [torch.zeros(shape) for shape in shapes]
+    with FlopCounterMode(display=False) as counter:
+        result = function(*tensors, **options)
+    rule = MACS_RULES.get(name.split()[0])
+    assert 2 * rule(shapes, tuple(result.shape)) == counter.get_total_flops() > 0
+
+
+def test_every_rule_is_tested() -> None:
+    assert {name.split()[0] for name in CALLS} == set(MACS_RULES)
+
+
+def test_a_part_of_the_model_without_batch_counts_once() -> None:
+    class WithoutBatch(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.one, self.two = nn.Conv2d(3, 16, 3), nn.Linear(16, 16), nn.Linear(16, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.two(torch.relu(self.one(self.conv(x[0]).mean((1, 2)))))
+
+    model, example = WithoutBatch().eval(), ExampleInput((image(),))
+    supernet = Supernet(model, example)
+    for subnet in some_subnets(supernet, 2):
+        assert supernet.cost(subnet).macs == counted_macs(extract(supernet, subnet), example)
