@@ -19,7 +19,7 @@ $(STAMP): setup.py pyproject.toml
 	touch $(STAMP)
 
 quickstart: install  ## Train, search and export on the handwritten digits
-	$(BIN)/python samples/classification/main.py --config samples/classification/configs/digits.json --output-dir runs/quickstart
+	$(BIN)/python samples/classification/main.py --config samples/classification/configs/digits.json --output-dir runs/quickstart --resume
 
 test: lint types  ## Lint, check types and run the fast tests
 	$(BIN)/python -m pytest

@@ -207,7 +207,8 @@ class SearchAlgorithm:
             ),
             measure_candidate(self._input_model(context), names),
         )
-        recalibrate = controller.calibration(config.batchnorm_adaptation)  # one for all trials, since it keeps its samples
+        # One for all trials, since it keeps its samples.
+        recalibrate = controller.calibration(config.batchnorm_adaptation)
         folder.mkdir(parents=True, exist_ok=True)
         with search_progress(min(config.num_evals, plan.space.size), objectives, console) as on_trial:
             record = run_search(

@@ -1,0 +1,1 @@
+"""Image classification: from a trained model to smaller and faster ones."""

@@ -1,0 +1,98 @@
+"""The chosen subnets as files, and the figures of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from torch import nn
+
+from bootstrapnas_ext import BootstrapNASController
+from bootstrapnas_ext.algorithms import SearchResult
+from bootstrapnas_ext.deployment import Deployed
+from bootstrapnas_ext.evaluation import measure_latencies, top1_accuracy
+from bootstrapnas_ext.search import Trial
+from samples.classification.pipeline import Pipeline
+from samples.classification.report import INPUT_MODEL, Figures, results_table, versions
+from samples.classification.run_folder import EXPORT, write_json
+
+
+def export_chosen(pipeline: Pipeline, controller: BootstrapNASController) -> None:
+    """
+    Writes the chosen subnets and the summary, and shows them. Only here the test part is looked at.
+
+    :param pipeline: The run, with a search that has found something.
+    :param controller: Of the trained super-network.
+    """
+    folder, console = pipeline.folder, pipeline.console
+    result = pipeline.search_result()
+    chosen = result.selection.chosen
+    with folder.timed(EXPORT):
+        deployed = {}
+        for name, trial in chosen.items():
+            console.print(f"export: {name} is trial {trial.number}", highlight=False)
+            deployed[name] = pipeline.deploy(controller, trial.subnet, folder.subnets / name)
+        console.print("export: accuracy on the test part, and latency in turns", highlight=False)
+        figures = _measure(pipeline, controller, chosen, {name: found.module for name, found in deployed.items()})
+        for name, trial in chosen.items():
+            write_json(folder.subnets / name / "subnet.json", _subnet(trial, figures[name], deployed[name]))
+    write_json(folder.summary, _summary(pipeline, result, figures))
+    _show(pipeline, result, figures)
+
+
+def _measure(
+    pipeline: Pipeline,
+    controller: BootstrapNASController,
+    chosen: Mapping[str, Trial],
+    modules: Mapping[str, nn.Module],
+) -> dict[str, Figures]:
+    supernet = controller.supernet
+    modules = {INPUT_MODEL: controller.input_model.cpu().eval(), **modules}
+    latencies = measure_latencies(modules, supernet.example.to("cpu"), pipeline.nas.search.latency)
+    figures = {}
+    for name, module in modules.items():
+        subnet = chosen[name].subnet if name in chosen else supernet.space.maximum
+        top1 = top1_accuracy(module.to(pipeline.device), pipeline.loaders.test, pipeline.device)
+        figures[name] = Figures(name, top1, supernet.cost(subnet), latencies[name])
+    return figures
+
+
+def _subnet(trial: Trial, figures: Figures, deployed: Deployed) -> dict[str, Any]:
+    return {
+        **figures.as_dict(),
+        "trial": trial.number,
+        "choices": dict(trial.subnet),
+        "measurements": dict(trial.values),
+        "cost": asdict(figures.cost),
+        "verification": deployed.verification.as_dict(),
+        "latency": figures.latency.as_dict(),
+    }
+
+
+def _summary(pipeline: Pipeline, result: SearchResult, figures: Mapping[str, Figures]) -> dict[str, Any]:
+    return {
+        INPUT_MODEL: figures[INPUT_MODEL].as_dict(),
+        "subnets": [
+            {**figures[name].as_dict(), "trial": trial.number} for name, trial in result.selection.chosen.items()
+        ],
+        "pareto": [{"trial": trial.number, **trial.values, "choices": dict(trial.subnet)} for trial in result.front],
+        "selection": result.selection.reason,
+        "timing_s": pipeline.folder.timing(),
+        "seed": pipeline.settings.seed,
+        "versions": versions(),
+    }
+
+
+def _show(pipeline: Pipeline, result: SearchResult, figures: Mapping[str, Figures]) -> None:
+    folder, console = pipeline.folder, pipeline.console
+    console.print(results_table(list(figures.values())))
+    best = folder.subnets / "best" / "model.xml"
+    for line in (
+        result.selection.reason,
+        f"All trials in a picture: {folder.plot}",
+        f"All figures: {folder.summary}",
+        f"The best subnet for OpenVINO: {best}",
+        f"To measure it: benchmark_app -m {best} -d CPU -hint latency",
+    ):
+        console.print(line, highlight=False, soft_wrap=True)

@@ -1,0 +1,98 @@
+"""Training of the input model from random weights, and the optimizer that the super-network's training uses too."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import nn
+
+from bootstrapnas_ext.errors import TrainingError
+from bootstrapnas_ext.evaluation import top1_accuracy
+from bootstrapnas_ext.training import seeded_epoch
+from bootstrapnas_ext.training.learning_rate import CosineSchedule
+from samples.classification.settings import OptimizerConfig, PretrainConfig
+
+
+def create_optimizer(parameters: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig) -> torch.optim.Optimizer:
+    """
+    Makes an optimizer.
+
+    :param parameters: What to train, by name.
+    :param config: Which optimizer.
+    """
+    keys = [key for key in (config.no_decay_keys or "").split("#") if key]
+    groups: dict[float, list[nn.Parameter]] = {config.weight_decay: [], 0.0: []}
+    for name, parameter in parameters:
+        groups[0.0 if any(key in name for key in keys) else config.weight_decay].append(parameter)
+    described = [{"params": group, "weight_decay": decay} for decay, group in groups.items() if group]
+    if config.type == "sgd":
+        return torch.optim.SGD(described, config.base_lr, momentum=config.momentum, nesterov=config.nesterov)
+    kind = torch.optim.Adam if config.type == "adam" else torch.optim.AdamW
+    return kind(described, config.base_lr)
+
+
+def pretrain(
+    model: nn.Module,
+    train_loader: Any,
+    val_loader: Any,
+    config: PretrainConfig,
+    optimizer_config: OptimizerConfig,
+    *,
+    seed: int,
+    bf16: bool,
+    device: torch.device,
+    console: Console,
+) -> None:
+    """
+    Trains a model, with a progress bar in a terminal, and a line for each epoch.
+
+    :param model: On the device; left in evaluation mode.
+    :param train_loader: Batches of images and classes.
+    :param val_loader: Likewise, for the accuracy that is shown.
+    :param config: How long.
+    :param optimizer_config: Optimizer, first learning rate and label smoothing.
+    :param seed: Of order, augmentation and dropout.
+    :param bf16: Whether forward passes run under autocast to bfloat16.
+    :param device: Of the model.
+    :param console: Where progress is shown.
+    :raises TrainingError: If the loss is not finite.
+    """
+    optimizer = create_optimizer(model.named_parameters(), optimizer_config)
+    criterion = nn.CrossEntropyLoss(label_smoothing=optimizer_config.label_smoothing)
+    schedule = CosineSchedule(optimizer_config.base_lr, config.epochs, config.warmup_epochs)
+    steps = len(train_loader)
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("input model", total=config.epochs * steps)
+        for epoch in range(config.epochs):
+            model.train()
+            total = 0.0
+            with seeded_epoch(train_loader, seed, epoch, device):
+                for step, (images, targets) in enumerate(train_loader):
+                    for group in optimizer.param_groups:
+                        group["lr"] = schedule(epoch + step / steps)
+                    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                        loss = criterion(model(images.to(device)), targets.to(device))
+                    value = loss.item()
+                    if not math.isfinite(value):
+                        msg = (
+                            f"The loss of the input model must be finite, but it is {value} in epoch {epoch + 1}; "
+                            "lower `optimizer.base_lr`, or add `pretrain.warmup_epochs`."
+                        )
+                        raise TrainingError(msg)
+                    optimizer.zero_grad()
+                    loss.backward()
+                    optimizer.step()
+                    total += value
+                    progress.advance(task)
+            model.eval()
+            console.print(
+                f"input model: epoch {epoch + 1}/{config.epochs}  loss {total / steps:.4f}  "
+                f"top-1 on validation {top1_accuracy(model, val_loader, device):.2f} %",
+                highlight=False,
+                soft_wrap=True,
+            )
