@@ -420,6 +420,11 @@ def bare_copy(model: nn.Module, replaced: Mapping[int, Any]) -> nn.Module:
     memo: dict[int, Any] = {**replaced, **{id(part): nothing for part in hidden}}
     small = copy.deepcopy(model, memo)
     del small.forward, small._replicate_for_data_parallel, small._modules[ATR_HOOK_STORAGE]
+    package = __name__.partition(".")[0]
+    for key, hook in list(small._forward_hooks.items()):
+        if getattr(hook, "__module__", "").partition(".")[0] == package:  # such as that of distillation
+            del small._forward_hooks[key]
+            small._forward_hooks_with_kwargs.pop(key, None)
     original = _own_forward(model)
     del model.__dict__["forward"]
     if model.forward != original:

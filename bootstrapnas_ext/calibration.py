@@ -12,7 +12,7 @@ from torch import nn
 from bootstrapnas_ext.config import BNAdaptationInitArgs
 from bootstrapnas_ext.errors import DataError
 from bootstrapnas_ext.evaluation import recalibrate_batchnorm
-from bootstrapnas_ext.inputs import ExampleInput
+from bootstrapnas_ext.inputs import ExampleInput, as_input
 from bootstrapnas_ext.training import seeded_epoch
 
 
@@ -51,7 +51,8 @@ class Calibration:
             for batch in loader:
                 if missing <= 0:
                     break
-                found.append(ExampleInput(*self.source.wrap(batch)))
+                args, kwargs = self.source.wrap(batch)
+                found.append(as_input(args[0]) if len(args) == 1 and not kwargs else ExampleInput(args, kwargs))
                 missing -= found[-1].tensors()[0].shape[0]
         if not found:
             raise DataError("The data to recalibrate BatchNorm with is empty; give at least one batch.")

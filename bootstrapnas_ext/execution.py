@@ -9,6 +9,7 @@ probe runs the model once and looks at what arrives at every hooked port.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from bootstrapnas_ext._nncf import HookMode
 from bootstrapnas_ext.elasticity import Elasticity, Hook, PortHook
@@ -49,6 +51,7 @@ class Port:
     :param hooks: What changes the argument, in order.
     :param traced: The argument in the trace; a :class:`Ref` for a tensor.
     :param places: Attributes that the argument comes from; empty if the model's code makes it.
+    :param fixed: Whether the argument must stay as in the trace, but the model's code makes something else of it.
     """
 
     op: Op
@@ -56,6 +59,11 @@ class Port:
     hooks: tuple[PortHook, ...]
     traced: Any
     places: tuple[Place, ...]
+    fixed: bool = False
+
+    def changes(self) -> bool:
+        """Returns whether the operation must get something else in the active subnet than in the trace."""
+        return isinstance(self.traced, Ref) or not same(self.traced, self.change(self.traced))
 
     def change(self, value: Any) -> Any:
         """
@@ -159,6 +167,8 @@ class Executor:
         self.ports = ports
         self._model = model
         # Looking a module up by its path on every forward would cost more than slicing its weight.
+        self._counts = Counter(op.name.rpartition("/")[0] for op in graph.ops)
+        self._looked_for_checkpoints = False
         self._sources = {
             place: (model.get_submodule(place.module), port) for port in reversed(ports) for place in port.places
         }
@@ -198,10 +208,27 @@ class Executor:
         hooks = self.code_hooks()
         with self._shadowed(self.shadows()), shadowed(self._model, skip.forwards):
             if not hooks and not skip.replace and observe is None:
-                return forward(*example.args, **example.kwargs)
-            skip.read_inputs(example.named(forward))
-            with HookMode(self._model, hooks, skip.replace, skip.keep, observe, skip.counters):
-                return forward(*example.args, **example.kwargs)
+                result = forward(*example.args, **example.kwargs)
+            else:
+                skip.read_inputs(example.named(forward))
+                with HookMode(self._model, hooks, skip.replace, skip.keep, observe, skip.counters) as mode:
+                    result = forward(*example.args, **example.kwargs)
+                self._check_counts(mode.op_calls, {op for op, _ in hooks} | skip.replace.keys())
+        if torch.is_grad_enabled() and not self._looked_for_checkpoints:
+            refuse_checkpointing(result)
+            self._looked_for_checkpoints = True
+        return result
+
+    def _check_counts(self, calls: Mapping[str, int], names: Iterable[str]) -> None:
+        """Operations are known by the trace in evaluation mode; code that runs others in training would mix them up."""
+        for stem in {name.rpartition("/")[0] for name in names}:
+            if calls[stem] > self._counts[stem]:
+                msg = (
+                    f"The model's code runs {stem!r} {calls[stem]} times, and {self._counts[stem]} times when it was "
+                    f"traced, in evaluation mode, so a subnet that changes it cannot run like this. Let the code run the "
+                    "same operations in both modes, or put what differs into a module of its own."
+                )
+                raise ModelError(msg)
 
     @contextmanager
     def _shadowed(self, values: Mapping[Place, Any]) -> Iterator[None]:
@@ -254,11 +281,36 @@ class Executor:
         ports: list[Port] = []
         for port in self.ports:
             if not arrived.get((port.op.name, port.number), False):
-                ports.append(replace(port, places=()))
-            elif port.places:
+                ports.append(replace(port, places=(), fixed=not port.changes()))
+            elif port.places and port.changes():
                 ports.append(port)
-            # else: the model's code computes the right value from shapes, so there is nothing to change
+            # else: the argument is right without a hook, since it is static or the code computes it from shapes
         return Executor(self._model, self.graph, self.elasticities, tuple(ports))
+
+
+def refuse_checkpointing(result: Any) -> None:
+    """
+    Looks for activation checkpoints in what gradients flow back through.
+
+    They run modules once more during the backward pass, when the attributes of the subnet are gone.
+
+    :param result: What a model returned, with gradients.
+    :raises ModelError: If there is one.
+    """
+    pending = [leaf.grad_fn for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
+    seen: set[Any] = set()
+    while pending:
+        node = pending.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if "CheckpointFunction" in node.name():
+            msg = (
+                "The model uses activation checkpointing, which runs parts of it again during the backward pass, as "
+                "the maximum subnet. Turn checkpointing off while a super-network is trained."
+            )
+            raise ModelError(msg)
+        pending += [following for following, _ in node.next_functions]
 
 
 @contextmanager

@@ -15,8 +15,7 @@ from torch.nn.modules.conv import _ConvNd
 from bootstrapnas_ext import _nncf
 from bootstrapnas_ext._nncf import HookMode
 from bootstrapnas_ext.errors import ExportError
-from bootstrapnas_ext.execution import Executor, Place, Skip, same, shadowed
-from bootstrapnas_ext.graph import Ref
+from bootstrapnas_ext.execution import Place, Skip, shadowed
 from bootstrapnas_ext.inputs import ExampleInput
 from bootstrapnas_ext.supernet import Supernet
 
@@ -42,7 +41,7 @@ def extract(
     """
     with supernet.activate(subnet):
         skip = Skip(supernet.graph, supernet.executor.skipped(supernet.active))
-        hooks = _needed_code_hooks(supernet.executor)
+        hooks = _needed_code_hooks(supernet)
         small = _small_copy(supernet, skip)
         if not hooks and not skip.replace:
             if prepare is not None:
@@ -78,12 +77,13 @@ class _Patched(nn.Module):
         self.forward = forward
 
 
-def _needed_code_hooks(executor: Executor) -> dict[tuple[str, int], Callable[[Any], Any]]:
-    """Returns what changes arguments that the model's code makes, and does so in the active subnet."""
+def _needed_code_hooks(supernet: Supernet) -> dict[tuple[str, int], Callable[[Any], Any]]:
+    """Returns what changes arguments that the model's code makes, where they are wrong in the active subnet."""
+    is_small = supernet.active != supernet.space.maximum
     return {
         (port.op.name, port.number): port.change
-        for port in executor.ports
-        if not port.places and (isinstance(port.traced, Ref) or not same(port.traced, port.change(port.traced)))
+        for port in supernet.executor.ports
+        if not port.places and (port.changes() or (port.fixed and is_small))
     }
 
 
@@ -117,8 +117,7 @@ def _small_copy(supernet: Supernet, skip: Skip) -> nn.Module:
 
 def _exported(patched: _Patched, example: ExampleInput) -> nn.Module:
     """Freezes the patched model into a graph with a dynamic batch, without the patches."""
-    batch = example.batch_size
-    shapes = example.map(lambda tensor: {0: torch.export.Dim.AUTO} if tensor.ndim and tensor.shape[0] == batch else {})
+    shapes = example.map(lambda tensor: {0: torch.export.Dim.AUTO} if example.has_batch(tensor) else {})
     example = example.with_batch(2)
     named = inspect.signature(patched.forward).bind(*shapes.args, **shapes.kwargs).arguments
     try:
@@ -131,6 +130,10 @@ def _exported(patched: _Patched, example: ExampleInput) -> nn.Module:
         )
         raise ExportError(msg) from error
     module = program.module()
+    for node in module.graph.nodes:
+        if node.target is torch.ops.aten.sym_size.int:
+            # The same number; but this one would be a constant of the traced batch in the ONNX of the module.
+            node.op, node.target = "call_method", "size"
     module.graph.eliminate_dead_code()
     return torch.fx.GraphModule(module, module.graph)  # a plain one, which may change its mode
 

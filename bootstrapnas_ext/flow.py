@@ -20,6 +20,7 @@ from bootstrapnas_ext.config import (
 )
 from bootstrapnas_ext.deployment import Deployed, deploy
 from bootstrapnas_ext.errors import CheckpointError, ConfigError
+from bootstrapnas_ext.evaluation import has_norm_statistics
 from bootstrapnas_ext.example import from_forward, from_input_info
 from bootstrapnas_ext.inputs import ExampleInput
 from bootstrapnas_ext.registry import Registry
@@ -103,7 +104,11 @@ def create_compressed_model(
     device = next((parameter.device for parameter in model.parameters()), None)
     controller = builder(model, nncf_config, example if device is None else example.to(device), compression_state)
     if dump_graphs and "log_dir" in nncf_config and isinstance(controller, BootstrapNASController):
-        write_dot(controller.supernet.graph, Path(nncf_config["log_dir"]) / "original_graph.dot")
+        try:
+            write_dot(controller.supernet.graph, Path(nncf_config["log_dir"]) / "original_graph.dot")
+        except BaseException:
+            controller.supernet.release()
+            raise
     return controller, model
 
 
@@ -188,9 +193,9 @@ class BootstrapNASController:
         self.multi_elasticity_handler = ElasticityHandler(supernet)
         self.nncf_config = nncf_config
         training = config.training
-        self.scheduler = TrainingScheduler(
-            supernet, training, seed=config.seed, recalibrate=self.calibration(training.batchnorm_adaptation)
-        )
+        has_data = nncf_config.has_extra_struct(BNAdaptationInitArgs)
+        recalibrate = self.calibration(training.batchnorm_adaptation) if has_data else None
+        self.scheduler = TrainingScheduler(supernet, training, seed=config.seed, recalibrate=recalibrate)
         self.loss: Callable[[], Tensor] = create_distillation(training.distillation, supernet, input_model)
 
     @property
@@ -200,12 +205,20 @@ class BootstrapNASController:
 
     def calibration(self, config: BatchnormAdaptationConfig) -> Calibration | None:
         """
-        Returns what recalibrates norm statistics, ``None`` if there is no data for it.
+        Returns what recalibrates norm statistics, ``None`` if nothing is to be recalibrated.
 
         :param config: From how many samples.
+        :raises ConfigError: If the model has such statistics, and there is no data to compute them from.
         """
         if not self.nncf_config.has_extra_struct(BNAdaptationInitArgs):
-            return None
+            if config.num_bn_adaptation_samples == 0 or not has_norm_statistics(self.model):
+                return None
+            msg = (
+                "Every subnet needs BatchNorm statistics of its own, but there is no data to compute them from; call "
+                "`register_default_init_args(nncf_config, train_loader)` before `create_compressed_model`, or set "
+                "`batchnorm_adaptation.num_bn_adaptation_samples` to 0."
+            )
+            raise ConfigError(msg)
         source = self.nncf_config.get_extra_struct(BNAdaptationInitArgs)
         return Calibration(source, config.num_bn_adaptation_samples, self.config.seed)
 
@@ -265,7 +278,11 @@ def build_bootstrap_nas(
     config = BootstrapNASConfig.from_nncf(nncf_config)
     input_model = copy.deepcopy(model)
     supernet = Supernet(model, example, config.training.elasticity)
-    controller = BootstrapNASController(supernet, input_model, config, nncf_config)
-    if compression_state is not None:
-        controller.load_compression_state(compression_state)
+    try:
+        controller = BootstrapNASController(supernet, input_model, config, nncf_config)
+        if compression_state is not None:
+            controller.load_compression_state(compression_state)
+    except BaseException:
+        supernet.release()  # so that the call may be repeated with the same model
+        raise
     return controller

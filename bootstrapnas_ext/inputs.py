@@ -65,17 +65,28 @@ class ExampleInput:
         """
         return self.map(lambda tensor: tensor.to(device))
 
+    def has_batch(self, tensor: Tensor) -> bool:
+        """
+        Returns whether dimension 0 of a tensor is the batch: it is as long as the :attr:`batch_size`.
+
+        Ask the example that the user gave, and not one that :meth:`with_batch` made, where a tensor without a batch may
+        happen to be as long as the new batch.
+
+        :param tensor: One of :meth:`tensors`.
+        """
+        return tensor.ndim > 0 and tensor.shape[0] == self.batch_size
+
     def with_batch(self, size: int) -> ExampleInput:
         """
         Returns it with another batch size: items along dimension 0 are repeated or left out.
 
-        Tensors that do not have the :attr:`batch_size` there, such as masks, stay as they are.
+        Tensors without a batch, such as masks, stay as they are; see :meth:`has_batch`.
 
         :param size: The batch size, at least 1.
         """
 
         def resize(tensor: Tensor) -> Tensor:
-            if tensor.ndim == 0 or tensor.shape[0] != self.batch_size:
+            if not self.has_batch(tensor):
                 return tensor
             return tensor.repeat(-(-size // tensor.shape[0]), *[1] * (tensor.ndim - 1))[:size]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import wraps
 from itertools import chain
 from typing import Any
 
@@ -51,7 +52,8 @@ class Supernet:
         config = config or ElasticityConfig()
         self.model = model
         self.example = example
-        graph = _nncf.trace(model, example.args, example.kwargs)
+        fresh = example.map(torch.clone)  # the model may change its input in place
+        graph = _nncf.trace(model, fresh.args, fresh.kwargs)
         self._propagation = Propagation(graph)
         self._cell = ActiveSubnet(Subnet({}))
         self.elasticities: tuple[Elasticity, ...] = tuple(
@@ -178,6 +180,14 @@ class Supernet:
             shape = part.resize(value, shape, subnet)
         return shape
 
+    def release(self) -> None:
+        """
+        Makes the model a plain one again, which computes what the maximum subnet computes.
+
+        The super-network must not be used afterwards.
+        """
+        _nncf.unwrap(self.model)
+
     def summary(self) -> None:
         """Prints a table of the elastic layers and their values, the number of subnets, and why layers are static."""
         Console().print(supernet_table(self))
@@ -257,7 +267,13 @@ class Supernet:
 
     def _settle(self) -> None:
         """Finds out where hooked arguments come from, and checks the maximum's outputs and other subnets' shapes."""
-        forward = _nncf.original_forward(self.model)
+        own_forward = _nncf.original_forward(self.model)
+
+        @wraps(own_forward)
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            fresh = ExampleInput(args, kwargs).map(torch.clone)  # the model may change its input in place
+            return own_forward(*fresh.args, **fresh.kwargs)
+
         training = {module: module.training for module in self.model.modules()}
         without_skips = {choice.name: choice.values[-1] for choice in self.space.choices}
         without_skips |= {name: len(blocks) for part in self.elasticities for name, blocks in part.blocks.items()}

@@ -11,6 +11,7 @@ from nncf.torch.function_hook.wrapper import ForwardWithHooks
 from torch import Tensor, nn
 
 from bootstrapnas_ext.config import ElasticityConfig, KernelConfig
+from bootstrapnas_ext.errors import ModelError
 from bootstrapnas_ext.extraction import extract
 from bootstrapnas_ext.inputs import ExampleInput
 from bootstrapnas_ext.space import Subnet
@@ -169,3 +170,63 @@ def test_blocks_in_the_models_own_code_do_not_run_when_they_are_skipped() -> Non
     statistics = [key for key, _ in model.named_buffers()]
     changed = {key for key in statistics if not torch.equal(before[key], after[key])}
     assert changed == {key for key in statistics if not key.startswith("branches.0")}
+
+
+class MoreInTraining(nn.Module):
+    """Adds once more in training, in the same code that adds the branch of a block that is no module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.branch = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        if self.training:
+            x = x + 5.0
+        return (x + self.branch(x)).mean((2, 3))
+
+
+def test_code_that_runs_other_operations_in_training_is_refused() -> None:
+    model = MoreInTraining()
+    supernet = Supernet(
+        model, ExampleInput((torch.randn(2, 3, 8, 8),)), ElasticityConfig(available_elasticity_dims=("depth",))
+    )
+    with supernet.activate(supernet.space.minimum):
+        model.eval()(torch.randn(2, 3, 8, 8))
+        with pytest.raises(ModelError, match="runs '/add' 2 times, and 1 times when it was traced"):
+            model.train()(torch.randn(2, 3, 8, 8))
+
+
+class Checkpointed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, padding=1)
+        self.body = nn.Conv2d(16, 16, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        if self.training:
+            x = torch.utils.checkpoint.checkpoint(self.body, x, use_reentrant=True)
+        else:
+            x = self.body(x)
+        return x.mean((2, 3))
+
+
+def test_activation_checkpointing_is_refused() -> None:
+    model = Checkpointed().train()
+    supernet = Supernet(model, ExampleInput((torch.randn(1, 3, 8, 8),)))
+    model(torch.randn(2, 3, 8, 8)).sum().backward()
+    with supernet.activate(supernet.space.minimum), pytest.raises(ModelError, match="Turn checkpointing off"):
+        model(torch.randn(2, 3, 8, 8))
+
+
+def test_a_model_that_changes_its_input_in_place_leaves_the_example_as_it_was() -> None:
+    class Normalizing(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.sub_(0.5).div_(0.25))
+
+    x = torch.rand(1, 3, 8, 8)
+    before = x.clone()
+    Supernet(Normalizing(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 4, 3)), ExampleInput((x,)))
+    assert torch.equal(x, before)

@@ -14,6 +14,7 @@ from bootstrapnas_ext.config import DepthConfig, ElasticityConfig
 from bootstrapnas_ext.elasticity import ActiveSubnet, Hook, PortHook
 from bootstrapnas_ext.errors import ModelError
 from bootstrapnas_ext.execution import Place, collect_ports, same, shadowed
+from bootstrapnas_ext.extraction import extract
 from bootstrapnas_ext.inputs import ExampleInput
 from bootstrapnas_ext.space import Subnet
 from bootstrapnas_ext.supernet import Supernet
@@ -59,6 +60,36 @@ def test_arguments_that_are_attributes_are_found(name: str, expected: set[tuple[
 def test_sizes_that_the_code_computes_right_are_left_alone() -> None:
     supernet = Supernet(*build("view_shape"))
     assert not [port for port in supernet.executor.ports if port.op.kind == "view"]
+
+
+class ComputesFromAnother(nn.Module):
+    """The code cuts channels that must stay into parts whose size it takes from channels that shrink."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.fc = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 24, 1), nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.one(x)
+        z = self.two(y).mean((2, 3)).view(x.size(0), 3, y.size(1) // 2)
+        return self.fc(z[:, 0] * z[:, 1] + z[:, 2])
+
+
+def test_sizes_that_the_code_computes_wrong_stay_as_they_were() -> None:
+    torch.manual_seed(0)
+    model = ComputesFromAnother().eval()
+    supernet = Supernet(model, ExampleInput((image(),)))
+    assert set(supernet.space.maximum) == {"width:one"}
+    assert set(supernet.executor.code_hooks()) == {("/view/0", 3)}
+    x = torch.randn(3, 3, 8, 8)
+    for width in (12, 8, 4):
+        with supernet.activate({"width:one": width}), torch.no_grad():
+            active = model(x)
+        y = F.conv2d(x, model.one.weight[:width], model.one.bias[:width])  # type: ignore[index]
+        z = F.conv2d(y, model.two.weight[:, :width], model.two.bias).mean((2, 3)).view(3, 3, 8)
+        assert_close([active], [model.fc(z[:, 0] * z[:, 1] + z[:, 2])])
+        assert_close([extract(supernet, {"width:one": width})(x)], [active])
+    assert type(extract(supernet, supernet.space.maximum)) is ComputesFromAnother
 
 
 class PlainReference(nn.Module):

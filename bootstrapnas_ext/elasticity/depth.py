@@ -12,7 +12,7 @@ from bootstrapnas_ext.config import DepthConfig, ElasticityConfig
 from bootstrapnas_ext.elasticity.base import ActiveSubnet, Elasticity, elasticity
 from bootstrapnas_ext.errors import ModelError
 from bootstrapnas_ext.graph import ModelGraph, Propagation
-from bootstrapnas_ext.graph.blocks import Block, Chain, block_between, find_blocks, find_chains
+from bootstrapnas_ext.graph.blocks import Block, Chain, block_between, find_blocks, find_chains, without_overwriting
 from bootstrapnas_ext.space import Choice
 
 
@@ -43,6 +43,12 @@ def _blocks(propagation: Propagation, config: DepthConfig) -> list[Block]:
         if shared:
             name = propagation.graph.ops[shared[0]].name
             msg = f"`skipped_blocks` must not overlap, but the operation {name!r} is in two of them."
+            raise ModelError(msg)
+    kept = without_overwriting(propagation.graph, blocks)
+    for block in blocks:
+        if block not in kept:
+            name = propagation.graph.ops[block.ops[-1]].name
+            msg = f"The block that ends at {name!r} in `skipped_blocks` must run: an operation after it works in place."
             raise ModelError(msg)
     return blocks
 

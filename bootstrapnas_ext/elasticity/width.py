@@ -318,9 +318,10 @@ def _slice_hooks(widths: _Widths, cell: ActiveSubnet) -> Iterator[Hook]:
 
 
 def _length_hooks(widths: _Widths, cell: ActiveSubnet) -> Iterator[Hook]:
+    """Yields hooks for single integers of static axes too: the model's code may compute them from elastic tensors."""
     by_port: dict[tuple[str, int], list[PortValue]] = {}
     for value in widths.propagation.port_values:
-        if widths.axis(value.axis).is_elastic:
+        if value.index is None or widths.axis(value.axis).is_elastic:
             by_port.setdefault((value.op.name, value.port), []).append(value)
     made: dict[tuple[tuple[int | None, ElasticAxis], ...], LengthHook] = {}
     for (op, port), values in by_port.items():

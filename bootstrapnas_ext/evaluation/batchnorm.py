@@ -66,5 +66,14 @@ def recalibrate_batchnorm(module: nn.Module, batches: Iterable[Any]) -> None:
         raise DataError("Norm statistics need at least one batch of two samples or more, but got none.")
 
 
+def has_norm_statistics(module: nn.Module) -> bool:
+    """
+    Returns whether any part of a module keeps running statistics.
+
+    :param module: Any module.
+    """
+    return any(_has_statistics(part) for part in module.modules())
+
+
 def _has_statistics(part: nn.Module) -> bool:
     return isinstance(getattr(part, "running_mean", None), Tensor) and hasattr(part, "momentum")

@@ -85,8 +85,8 @@ def measure_latencies(
     """
     Measures modules in turns, which makes their latencies comparable on a machine that does other work too.
 
-    Every module is converted in memory, with batch size 1, and warmed up. The figures are OpenVINO's own, of the
-    inference alone.
+    Every module is converted in memory, with batch size 1, and warmed up: by ``config.warmup`` inferences, of which no
+    more are started after a tenth of ``config.max_seconds``. The figures are OpenVINO's own, of the inference alone.
 
     .. code-block:: python
 

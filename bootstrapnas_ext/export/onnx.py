@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,13 +14,21 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from bootstrapnas_ext.errors import ExportError
-from bootstrapnas_ext.export.messages import first_line
+from bootstrapnas_ext.export.messages import ANY_BATCH, first_line
 from bootstrapnas_ext.export.names import input_names, output_tensors
+from bootstrapnas_ext.export.runners import onnx_runner
+from bootstrapnas_ext.export.verify import Backend, verify
 from bootstrapnas_ext.inputs import ExampleInput
 from bootstrapnas_ext.modes import evaluation_mode
 
 #: Not 1, so that nothing in the traced code takes the batch for a dimension to broadcast or to squeeze.
 TRACED_BATCH = 2
+
+#: What a traced model is tried with, so that a batch size that tracing took for a constant is found.
+OTHER_BATCH = 1
+
+Axes = Mapping[int, str]
+"""Dimension to its name, of those of a tensor that change with the batch size."""
 
 
 def to_onnx(module: nn.Module, example: ExampleInput) -> bytes:
@@ -28,38 +36,73 @@ def to_onnx(module: nn.Module, example: ExampleInput) -> bytes:
     Returns a module as an ONNX model that takes any batch size and that ONNX's checker accepts.
 
     PyTorch has two exporters. The one that traces goes first, because a search exports every subnet that it measures: a
-    MobileNetV2 takes it 0.3 s, and the one on top of ``torch.export`` 6 s. That one knows more operations; it
-    gets what the first refuses.
+    MobileNetV2 takes it 0.3 s, and the one on top of ``torch.export`` 6 s. That one knows more operations, and does
+    not take a batch size for a constant; it gets what the first refuses, and what then computes something else than
+    the module for another batch size.
 
     :param module: A module on the CPU; it is exported in evaluation mode and left as it was.
-    :param example: What to call it with; dimension 0 of every tensor is the batch.
-    :raises ExportError: If the module fails, or uses an operation that neither exporter knows.
+    :param example: What to call it with; :meth:`ExampleInput.has_batch` says which tensors have a batch.
+    :raises ExportError: If the module fails, or has a fixed batch size, or uses an operation that neither exporter
+        knows.
     :raises ModelError: If its outputs are not tensors.
     """
-    example = example.with_batch(TRACED_BATCH)
+    traced, other = example.with_batch(TRACED_BATCH), example.with_batch(OTHER_BATCH)
     with evaluation_mode(module), torch.no_grad(), _plain_attention(), warnings.catch_warnings():
         # One exporter is deprecated, both guess aloud; the checks of the result do not depend on it.
         warnings.simplefilter("ignore")
-        try:
-            results = output_tensors(module(*example.args, **example.kwargs))
-        except RuntimeError as error:
-            msg = f"{type(module).__name__} cannot be run on the example input: {first_line(error)}"
-            raise ExportError(msg) from error
-        inputs = input_names(module, example)
-        # ONNX has one namespace for inputs and outputs.
-        outputs = [f"output_{name}" if name in inputs else name for name in results]
+        results, expected = _run(module, traced, TRACED_BATCH), _run(module, other, OTHER_BATCH)
         # In evaluation mode itself, because the exporter gives all parts the mode that the outermost one had.
-        flat = _Flat(module, example).eval()
+        flat = _Flat(module, traced).eval()
+        names = input_names(module, traced)
+        inputs = {
+            name: {0: "batch"} if example.has_batch(tensor) else {}
+            for name, tensor in zip(names, example.tensors(), strict=True)
+        }
+        # ONNX has one namespace for inputs and outputs.
+        outputs = {
+            f"output_{name}" if name in inputs else name: _changing(name, results[name], expected[name])
+            for name in results
+        }
         try:
-            model = _export_traced(flat, example.tensors(), inputs, dict(zip(outputs, results.values(), strict=True)))
+            model = _export_traced(flat, traced.tensors(), inputs, outputs)
+            _check_other_batch(model, names, other.tensors(), list(expected.values()))
         except Exception as error:  # whatever the traced code, or one of the exporter's passes, happens to raise
             try:
-                model = _export_program(flat, example.tensors(), inputs, outputs)
+                model = _export_program(flat, traced.tensors(), inputs, outputs)
             except Exception as second_error:
                 # Of the two messages, the first is the one that is short and names the operation.
-                msg = f"{type(module).__name__} cannot be exported to ONNX: {first_line(error)}"
+                advice = ANY_BATCH if isinstance(error, ExportError) else "write what it names in other operations"
+                msg = f"{type(module).__name__} cannot be exported to ONNX: {first_line(error)}; {advice}."
                 raise ExportError(msg) from second_error
     return model
+
+
+def _run(module: nn.Module, example: ExampleInput, batch: int) -> dict[str, Tensor]:
+    try:
+        return output_tensors(module(*example.args, **example.kwargs))
+    except RuntimeError as error:
+        msg = (
+            f"{type(module).__name__} cannot be run on the example input with a batch of {batch}: {first_line(error)}; "
+            "it must run with a batch of any size."
+        )
+        raise ExportError(msg) from error
+
+
+def _changing(name: str, traced: Tensor, other: Tensor) -> Axes:
+    """Returns the dimensions of an output that change with the batch size; only the batch itself is named so."""
+    sizes = list(zip(traced.shape, other.shape, strict=False))
+    batch = {0: "batch"} if sizes[:1] == [(TRACED_BATCH, OTHER_BATCH)] else {}
+    return {index: f"{name}_{index}" for index, (one, two) in enumerate(sizes) if one != two} | batch
+
+
+def _check_other_batch(
+    model: bytes, names: Sequence[str], tensors: Sequence[Tensor], expected: Sequence[Tensor]
+) -> None:
+    try:
+        run = onnx_runner(model, names)
+    except Exception:  # not all of ONNX is in ONNX Runtime, such as convolutions in float64; others may run it
+        return
+    verify(lambda *_: expected, {"The traced model": Backend(run)}, [ExampleInput(tuple(tensors))])
 
 
 class _Flat(nn.Module):
@@ -76,31 +119,34 @@ class _Flat(nn.Module):
         return tuple(output_tensors(self.model(*example.args, **example.kwargs)).values())
 
 
-def _export_traced(flat: _Flat, tensors: list[Tensor], inputs: list[str], outputs: Mapping[str, Tensor]) -> bytes:
+def _export_traced(
+    flat: _Flat, tensors: Sequence[Tensor], inputs: Mapping[str, Axes], outputs: Mapping[str, Axes]
+) -> bytes:
     buffer: Any = io.BytesIO()  # the exporter takes a buffer, though its annotation names paths only
-    named = {**dict(zip(inputs, tensors, strict=True)), **outputs}
     with _no_graph_dump():
         torch.onnx.export(
             flat,
             tuple(tensors),
             buffer,
             dynamo=False,
-            input_names=inputs,
+            input_names=list(inputs),
             output_names=list(outputs),
-            dynamic_axes={name: {0: "batch"} for name, tensor in named.items() if tensor.ndim},
+            dynamic_axes={name: dict(axes) for name, axes in {**inputs, **outputs}.items()},
         )
     return _checked(buffer.getvalue())
 
 
-def _export_program(flat: _Flat, tensors: list[Tensor], inputs: list[str], outputs: list[str]) -> bytes:
+def _export_program(
+    flat: _Flat, tensors: Sequence[Tensor], inputs: Mapping[str, Axes], outputs: Mapping[str, Axes]
+) -> bytes:
     batch = Dim("batch")
     program = torch.onnx.export(
         flat,
         tuple(tensors),
         dynamo=True,
-        input_names=inputs,
-        output_names=outputs,
-        dynamic_shapes=(tuple({0: batch} if tensor.ndim else None for tensor in tensors),),
+        input_names=list(inputs),
+        output_names=list(outputs),
+        dynamic_shapes=(tuple(dict.fromkeys(axes, batch) for axes in inputs.values()),),
         verbose=False,
     )
     assert program is not None

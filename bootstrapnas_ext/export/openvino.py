@@ -7,8 +7,10 @@ from pathlib import Path
 
 import openvino as ov
 from openvino._offline_transformations import apply_moc_transformations
+from openvino.layout_helpers import has_batch
 
 from bootstrapnas_ext.errors import ExportError
+from bootstrapnas_ext.export.messages import ANY_BATCH
 
 #: The device that everything is measured and verified on.
 DEVICE = "CPU"
@@ -38,27 +40,26 @@ def to_openvino(onnx_model: bytes) -> ov.Model:
         raise ExportError(msg) from error
     for port in model.inputs:
         # Says which dimension is the batch, for `ov.set_batch` and for `benchmark_app -b`.
-        if port.partial_shape.rank.get_length():
+        if port.partial_shape.rank.get_length() and port.partial_shape[0].is_dynamic:
             port.node.layout = ov.Layout("N...")
     return model
 
 
 def with_batch(model: ov.Model, batch: int | None) -> ov.Model:
     """
-    Returns a copy of another batch size.
+    Returns a copy of another batch size; inputs without a batch stay as they are.
 
-    :param model: What :func:`to_openvino` returned.
+    :param model: What :func:`to_openvino` returned, or what was read from an IR file of it.
     :param batch: The batch size, at least 1; ``None`` for dynamic.
     :raises ExportError: If the graph has another batch size written into it.
     """
     model = model.clone()
+    if not any(has_batch(port.node.layout) for port in model.inputs):
+        return model
     try:
         ov.set_batch(model, ov.Dimension(-1 if batch is None else batch))
     except RuntimeError as error:
-        msg = (
-            f"The model does not run with a batch of {batch or 'any size'}; its code must not have a batch size "
-            "written in it or turn it into a number, as `len(x)` and `int(x.shape[0])` do; use `x.shape[0]`."
-        )
+        msg = f"The model does not run with a batch of {batch or 'any size'}; {ANY_BATCH}."
         raise ExportError(msg) from error
     return model
 

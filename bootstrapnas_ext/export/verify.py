@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -67,7 +67,9 @@ class VerificationReport:
         }
 
 
-def verification_inputs(example: ExampleInput, seed: int) -> tuple[ExampleInput, ...]:
+def verification_inputs(
+    example: ExampleInput, seed: int, batch_sizes: Iterable[int] = BATCH_SIZES
+) -> tuple[ExampleInput, ...]:
     """
     Returns the example itself, and random inputs of the same kind in other batch sizes.
 
@@ -76,6 +78,7 @@ def verification_inputs(example: ExampleInput, seed: int) -> tuple[ExampleInput,
 
     :param example: What the model is called with.
     :param seed: The same seed gives the same inputs.
+    :param batch_sizes: The other batch sizes.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -85,7 +88,7 @@ def verification_inputs(example: ExampleInput, seed: int) -> tuple[ExampleInput,
         low, high = int(tensor.min()), int(tensor.max())
         return torch.randint(low, high + 1, tensor.shape, generator=generator).to(tensor)
 
-    return (example, *(example.with_batch(size).map(random_like) for size in BATCH_SIZES))
+    return (example, *(example.with_batch(size).map(random_like) for size in batch_sizes))
 
 
 def verify(
@@ -101,12 +104,12 @@ def verify(
 
     :param reference: What the outputs should be; called like the module. Modules are in evaluation mode.
     :param backends: Name to backend.
-    :param inputs: At least one input; dimension 0 of every tensor is the batch.
+    :param inputs: At least one input.
     :return: The differences.
     :raises ExportError: If the reference or a backend fails, an output of the reference is not finite, or a backend's
         outputs have other shapes or differ by more than its tolerance. The message names the backend.
     """
-    batch_sizes = tuple(_batch_size(example) for example in inputs)
+    batch_sizes = tuple(example.batch_size for example in inputs)
     worst = {name: Difference(0.0, 0.0, backend.tolerance) for name, backend in backends.items()}
     with torch.no_grad():
         for example, batch in zip(inputs, batch_sizes, strict=True):
@@ -123,10 +126,6 @@ def verify(
                         backend.tolerance,
                     )
     return VerificationReport(batch_sizes, worst)
-
-
-def _batch_size(example: ExampleInput) -> int:
-    return next((tensor.shape[0] for tensor in example.tensors() if tensor.ndim), 1)
 
 
 def _run(name: str, run: Callable[..., Any], example: ExampleInput, batch: int) -> dict[str, Tensor]:

@@ -64,7 +64,40 @@ def find_blocks(propagation: Propagation, min_ops: int, max_ops: int) -> list[Bl
         if taken.isdisjoint(block.ops):
             chosen.append(block)
             taken.update(block.ops)
-    return sorted(chosen, key=lambda block: block.ops[0])
+    return without_overwriting(propagation.graph, sorted(chosen, key=lambda block: block.ops[0]))
+
+
+def without_overwriting(graph: ModelGraph, blocks: Iterable[Block]) -> list[Block]:
+    """
+    Leaves out blocks that must run because of an in-place operation after them.
+
+    The exit of a skipped block is its entry, and along a chain that of the first skipped block. An in-place operation
+    on the exit would spoil what is read of an entry later.
+
+    :param graph: The traced model.
+    :param blocks: Blocks that do not overlap, in the order of the model.
+    """
+    entries: dict[int, frozenset[int]] = {}
+    kept: list[Block] = []
+    for block in blocks:
+        sources = frozenset({block.entry}) | entries.get(block.entry, frozenset())
+        if not _overwrites(graph, block.exit, sources):
+            entries[block.exit] = sources
+            kept.append(block)
+    return kept
+
+
+def _overwrites(graph: ModelGraph, exit_value: int, entries: Iterable[int]) -> bool:
+    """Whether an in-place operation on the exit of a skipped block would spoil a later use of one of the entries."""
+    writers = [op for op in graph.consumers.get(exit_value, ()) if graph.ops[op].in_place]
+    return bool(writers) and any(_last_use(graph, entry) > min(writers) for entry in entries)
+
+
+def _last_use(graph: ModelGraph, value: int) -> int:
+    """Returns the index of the last operation that reads a tensor; inputs and outputs are read after all."""
+    if value in graph.outputs or graph.values[value].source == "input":
+        return len(graph.ops)
+    return max(graph.consumers.get(value, (-1,)))
 
 
 def block_between(propagation: Propagation, before: str, last: str) -> Block:
@@ -241,13 +274,7 @@ class _Finder:
             one == two or (solver.is_static(one) and solver.is_static(two))
             for one, two in zip(self._p.layout(entry), self._p.layout(exit_value), strict=True)
         )
-        return same and not self._overwrites_entry(entry, exit_value)
-
-    def _overwrites_entry(self, entry: int, exit_value: int) -> bool:
-        """Whether, with the block skipped, an in-place operation on the exit would spoil a later use of the entry."""
-        used_outside = entry in self._returned or self._graph.values[entry].source == "input"
-        last_use = len(self._graph.ops) if used_outside else max(self._graph.consumers.get(entry, (-1,)))
-        return any(self._graph.ops[op].in_place and op < last_use for op in self._graph.consumers.get(exit_value, ()))
+        return same and not _overwrites(self._graph, exit_value, [entry])
 
     def _is_residual(self, entry: int, end: int, region: set[int]) -> bool:
         """Whether the entry reaches the end through additions and weightless operations of one tensor."""

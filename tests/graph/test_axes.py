@@ -107,17 +107,17 @@ Step = tuple[Spec, Spec | str]
 @st.composite
 def systems(draw: st.DrawFn, repeats: st.SearchStrategy[int], *, freezes: bool = False) -> tuple[list[int], list[Step]]:
     """Sizes of groups, and steps: two axes to equate, or one to freeze."""
-    sizes = draw(st.lists(st.integers(1, 6), min_size=1, max_size=5))
+    sizes = draw(st.lists(st.integers(1, 4), min_size=1, max_size=5))
 
     def axis() -> Spec:
         segments = st.tuples(st.integers(0, len(sizes) - 1), repeats)
-        return tuple(draw(st.lists(segments, min_size=1, max_size=4)))
+        return tuple(draw(st.lists(segments, min_size=1, max_size=3)))
 
     def length(spec: Spec) -> int:
         return sum(sizes[label] * repeat for label, repeat in spec)
 
     steps: list[Step] = []
-    for _ in range(draw(st.integers(1, 6))):
+    for _ in range(draw(st.integers(1, 5))):
         one = axis()
         if freezes and draw(st.integers(0, 3)) == 0:
             steps.append((one, FROZEN))
@@ -224,13 +224,14 @@ def test_flattened_positions_are_repetitions() -> None:
     assert solver.resolve(features) == (Segment(channels[0].group, 49),)
 
 
-def test_repetitions_of_two_and_three_share_every_sixth_index() -> None:
+@pytest.mark.parametrize(("one", "two", "common"), [(2, 3, 6), (4, 6, 12), (1, 5, 5)])
+def test_different_repetitions_share_every_common_multiple(one: int, two: int, common: int) -> None:
     solver = AxisSolver()
-    a, b = solver.fresh(6), solver.fresh(4)
-    solver.equate(solver.repeat(a, 2), solver.repeat(b, 3), "")
-    (one,), (two,) = solver.resolve(a), solver.resolve(b)
-    assert one.group == two.group
-    assert (one.repeat, two.repeat, solver.size(one.group)) == (3, 2, 2)
+    a, b = solver.fresh(2 * common // one), solver.fresh(2 * common // two)
+    solver.equate(solver.repeat(a, one), solver.repeat(b, two), "")
+    (first,), (second,) = solver.resolve(a), solver.resolve(b)
+    assert first.group == second.group
+    assert (first.repeat, second.repeat, solver.size(first.group)) == (common // one, common // two, 2)
 
 
 def test_a_cut_inside_a_repetition_freezes_with_the_reason() -> None:

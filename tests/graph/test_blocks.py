@@ -172,3 +172,37 @@ def test_a_block_with_an_assignment_by_index_is_not_offered() -> None:
     assert not [block for block in find_blocks(p, 1, 50) if block.residual]
     with pytest.raises(ModelError, match="may not be skipped"):
         block_between(p, "stem/2/relu/0", "/__setitem__/0")
+
+
+class OverwritesBehindAChain(nn.Module):
+    """Two blocks in a row, then an in-place operation, then a use of what entered the first block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.blocks = nn.Sequential(ResidualBlock(8), ResidualBlock(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        entered = self.stem(x)
+        y = nn.functional.relu(self.blocks(entered), inplace=True)
+        return (y - entered).mean((2, 3))
+
+
+class ResidualBlock(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.branch(x)
+
+
+def test_an_in_place_operation_behind_a_chain_spoils_no_entry() -> None:
+    p = propagate(OverwritesBehindAChain(), torch.randn(1, 3, 8, 8))
+    blocks = find_blocks(p, 5, 50)
+    assert [block.calls[0].module for block in blocks] == ["blocks.0"]
