@@ -29,7 +29,7 @@ from nncf.torch.function_hook.wrapper import (
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from bootstrapnas_ext.errors import ModelError
+from bootstrapnas_ext.errors import ModelError, first_line
 from bootstrapnas_ext.graph import ModelGraph, ModuleCall, Op, Ref, Value
 from bootstrapnas_ext.inputs import ExampleInput
 
@@ -210,8 +210,8 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
             raise TypeError(msg)
     except Exception as error:
         msg = (
-            f"The model {type(model).__name__} could not be traced with this input: {type(error).__name__}: {error}. "
-            "Check `input_info` (shapes, types and keywords) or pass a `dummy_forward_fn`."
+            f"The model {type(model).__name__} could not be traced with this input: {type(error).__name__}: "
+            f"{first_line(error)}. Check `input_info` (shapes, types and keywords) or pass a `dummy_forward_fn`."
         )
         raise ModelError(msg) from error
     finally:
@@ -232,8 +232,7 @@ class HookMode(FunctionHookMode):
 
     :param model: The model.
     :param hooks: From operation name and port to a function of the argument.
-    :param replace: From operation name to a function of the operation's result; in its place, for an operation that
-        must not run: it gets ``None``.
+    :param replace: From the name of an operation that must not run to a function that returns its result instead.
     :param keep: From operation name to a function that is called with the operation's result.
     :param observe: Called with the name and the result of every operation.
     :param counters: For modules that do not run what they ran in the trace, by path, the counters that the trace had

@@ -41,3 +41,12 @@ class ExportError(BootstrapNASError):
 
 class RegistryError(BootstrapNASError):
     """A name that is not registered, or is registered already."""
+
+
+def first_line(error: BaseException) -> str:
+    """
+    Returns the first line of an error's message, or its type if it has none, for a message of one line.
+
+    :param error: Any exception.
+    """
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

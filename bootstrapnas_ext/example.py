@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bootstrapnas_ext.config import InputInfo
-from bootstrapnas_ext.errors import ConfigError, ModelError
+from bootstrapnas_ext.errors import ConfigError, ModelError, first_line
 from bootstrapnas_ext.inputs import ExampleInput
 from bootstrapnas_ext.modes import evaluation_mode
 
@@ -63,7 +63,7 @@ def from_forward(model: nn.Module, dummy_forward_fn: Callable[[nn.Module], Any])
         with evaluation_mode(model), torch.no_grad():
             dummy_forward_fn(model)
     except Exception as error:
-        msg = f"`dummy_forward_fn` failed: {type(error).__name__}: {error}"
+        msg = f"`dummy_forward_fn` failed: {type(error).__name__}: {first_line(error)}"
         raise ModelError(msg) from error
     finally:
         handle.remove()

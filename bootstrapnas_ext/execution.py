@@ -225,8 +225,8 @@ class Executor:
             if calls[stem] > self._counts[stem]:
                 msg = (
                     f"The model's code runs {stem!r} {calls[stem]} times, and {self._counts[stem]} times when it was "
-                    f"traced, in evaluation mode, so a subnet that changes it cannot run like this. Let the code run the "
-                    "same operations in both modes, or put what differs into a module of its own."
+                    "traced, in evaluation mode, so a subnet that changes it cannot run like this. Let the code run "
+                    "the same operations in both modes, or put what differs into a module of its own."
                 )
                 raise ModelError(msg)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from bootstrapnas_ext.errors import ModelError
+from bootstrapnas_ext.errors import ModelError, first_line
 from bootstrapnas_ext.execution import Executor
 from bootstrapnas_ext.graph import ModelGraph
 from bootstrapnas_ext.inputs import ExampleInput
@@ -39,7 +39,10 @@ def check_maximum(executor: Executor, forward: Callable[..., Any], example: Exam
     if _equal(reference, executor.run(forward, maximum, example)):
         return
     first = _first_difference(executor, forward, example, maximum)
-    msg = f"The maximum subnet must equal the given model exactly, but the results of {first} differ."
+    msg = (
+        f"The maximum subnet must equal the given model exactly, but the results of {first} differ: a hook changes "
+        "what it must leave alone. Leave its dimension out of `available_elasticity_dims`, and report the model."
+    )
     raise ModelError(msg)
 
 
@@ -97,8 +100,8 @@ def subnet_must_run() -> Iterator[None]:
         yield
     except Exception as error:
         msg = (
-            f"A subnet of the model does not run as predicted: {error}. The axis rule of an operation does not fit "
-            "this use; register one in `AXIS_RULES`, or leave a dimension out of `available_elasticity_dims`."
+            f"A subnet of the model does not run as predicted: {first_line(error)}. The axis rule of an operation does "
+            "not fit this use; register one in `AXIS_RULES`, or leave a dimension out of `available_elasticity_dims`."
         )
         raise ModelError(msg) from error
 

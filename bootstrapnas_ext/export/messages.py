@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bootstrapnas_ext.errors import first_line as first_line
+
 #: What to do about a batch size that is fixed.
 ANY_BATCH = (
     "its code must not have a batch size written in it or turn it into a number, as `len(x)` and `int(x.shape[0])` do; "
@@ -10,12 +12,3 @@ ANY_BATCH = (
 
 #: What to do about a type that a library does not compute with.
 FLOAT32 = "convert the model and its example input to float32 before, with `.float()`"
-
-
-def first_line(error: Exception) -> str:
-    """
-    Returns the first line of an error's message, or its type if it has none.
-
-    :param error: Any exception.
-    """
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
