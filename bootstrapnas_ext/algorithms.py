@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,16 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from bootstrapnas_ext.calibration import Calibration
-from bootstrapnas_ext.config import NNCFConfig, SearchConfig
+from bootstrapnas_ext.config import ModelEvaluationArgs, NNCFConfig, SearchConfig
 from bootstrapnas_ext.errors import ConfigError
 from bootstrapnas_ext.evaluation import top1_accuracy
-from bootstrapnas_ext.evaluation.measures import Candidate, Context, measure_candidate
+from bootstrapnas_ext.evaluation.measures import LATENCY, Candidate, Context, measure_candidate
 from bootstrapnas_ext.extraction import extract
 from bootstrapnas_ext.flow import BootstrapNASController
 from bootstrapnas_ext.report.plots import plot_search_progression
 from bootstrapnas_ext.search import (
     OBJECTIVES,
+    Measurement,
     SearchPlan,
     SearchRecord,
     SearchSettings,
@@ -32,8 +34,10 @@ from bootstrapnas_ext.search import (
     search_progress,
     select,
 )
+from bootstrapnas_ext.search.storage import begins
 from bootstrapnas_ext.space import Subnet
 from bootstrapnas_ext.training import BEST, LAST, ExtractedAccuracy, Trainer, TrainingResult, load_supernet
+from bootstrapnas_ext.training.checkpoint import make_folder
 
 CHECKPOINTS = "checkpoints"
 TRIALS = "trials.db"
@@ -70,7 +74,7 @@ class EpochBasedTrainingAlgorithm:
     def run(
         self,
         train_loader: Any,
-        val_loader: Iterable[tuple[Any, Tensor]],
+        val_loader: Iterable[tuple[Any, Tensor]] | None,
         optimizer: torch.optim.Optimizer,
         output_dir: str | Path,
         *,
@@ -85,11 +89,12 @@ class EpochBasedTrainingAlgorithm:
         Afterwards the super-network is the best one, with its maximum active.
 
         :param train_loader: Batches of inputs and targets to train on.
-        :param val_loader: Batches to measure accuracy on after each epoch.
+        :param val_loader: Batches to measure accuracy on after each epoch; with ``None``, the config's
+            ``model_eval_fn`` measures it.
         :param optimizer: Over ``controller.supernet.parameters()``.
         :param output_dir: The run folder.
         :param criterion: The loss of outputs and targets; cross entropy if not given.
-        :param resume: Whether to go on from ``checkpoints/last.pt``, if it is there.
+        :param resume: Whether to go on from ``checkpoints/last.pt``, if it is there. Without, none may be there.
         :param bf16: Whether to run forward passes under autocast to bfloat16.
         :param console: Where progress is shown; standard error if not given.
         :raises BootstrapNASError: If the data, a checkpoint or a loss is wrong.
@@ -100,7 +105,7 @@ class EpochBasedTrainingAlgorithm:
         evaluate = ExtractedAccuracy(
             extract=partial(extract, supernet),
             recalibrate=calibration or _leave,
-            top1=partial(top1_accuracy, loader=val_loader, device=supernet.device),
+            top1=_accuracy(controller, val_loader),
         )
         trainer = Trainer(
             supernet,
@@ -169,7 +174,7 @@ class SearchAlgorithm:
 
     def run(
         self,
-        val_loader: Iterable[tuple[Any, Tensor]],
+        val_loader: Iterable[tuple[Any, Tensor]] | None,
         output_dir: str | Path,
         *,
         resume: bool = False,
@@ -178,7 +183,8 @@ class SearchAlgorithm:
         """
         Searches, with a progress bar; trials go into ``trials.db``, the plot into ``search_progression.png``.
 
-        :param val_loader: Batches of inputs and targets to measure accuracy on.
+        :param val_loader: Batches of inputs and targets to measure accuracy on; with ``None``, the config's
+            ``model_eval_fn`` measures it.
         :param output_dir: The run folder.
         :param resume: Whether to go on with the trials that are there.
         :param console: Where progress is shown; standard error if not given.
@@ -187,29 +193,23 @@ class SearchAlgorithm:
         controller, folder = self._controller, Path(output_dir)
         config = controller.config.search
         context = Context(
-            accuracy=partial(top1_accuracy, loader=val_loader, device=controller.supernet.device),
+            accuracy=_accuracy(controller, val_loader),
             example=controller.supernet.example,
             latency=config.latency,
         )
         objectives = tuple(OBJECTIVES.get(name) for name in config.objectives)
-        names = (*config.objectives, *config.constraints, "macs", "parameters")
+        names = sorted({*config.objectives, *config.constraints, "macs", "parameters"})
+        # One for all trials, since it keeps its samples.
+        recalibrate = controller.calibration(config.batchnorm_adaptation)
+        make_folder(folder)
+        reference = self._measure_input_model(context, names) if begins(folder / TRIALS, resume=resume) else None
         plan = SearchPlan(
             controller.supernet.space,
             objectives,
-            SearchSettings(
-                algorithm=config.algorithm,
-                population=config.population,
-                crossover_prob=config.crossover_prob,
-                crossover_eta=config.crossover_eta,
-                mutation_prob=config.mutation_prob,
-                mutation_eta=config.mutation_eta,
-                seed=config.seed,
-            ),
-            measure_candidate(self._input_model(context), names),
+            SearchSettings(**{field.name: getattr(config, field.name) for field in fields(SearchSettings)}),
+            reference,
+            _measured_with(controller, names),
         )
-        # One for all trials, since it keeps its samples.
-        recalibrate = controller.calibration(config.batchnorm_adaptation)
-        folder.mkdir(parents=True, exist_ok=True)
         with search_progress(min(config.num_evals, plan.space.size), objectives, console) as on_trial:
             record = run_search(
                 plan,
@@ -223,14 +223,14 @@ class SearchAlgorithm:
         plot_search_progression(record, result.selection.chosen, folder / PLOT)
         return result
 
-    def _input_model(self, context: Context) -> Candidate:
-        controller = self._controller
-        device = controller.supernet.device
-        return Candidate(
-            make=lambda: controller.input_model.to(device),
-            cost=controller.supernet.cost(controller.supernet.space.maximum),
+    def _measure_input_model(self, context: Context, names: Iterable[str]) -> Measurement:
+        supernet = self._controller.supernet
+        candidate = Candidate(
+            make=lambda: self._controller.input_model.to(supernet.device),
+            cost=supernet.cost(supernet.space.maximum),
             context=context,
         )
+        return measure_candidate(candidate, names)
 
     def _candidate(self, subnet: Subnet, recalibrate: Calibration | None, context: Context) -> Candidate:
         supernet = self._controller.supernet
@@ -259,6 +259,43 @@ def summarize(record: SearchRecord, config: SearchConfig) -> SearchResult:
         constraints=constraints,
     )
     return SearchResult(record, pareto_front(record.trials, record.plan.objectives), selection)
+
+
+def _accuracy(
+    controller: BootstrapNASController, val_loader: Iterable[tuple[Any, Tensor]] | None
+) -> Callable[[nn.Module], float]:
+    if val_loader is not None:
+        return partial(top1_accuracy, loader=val_loader, device=controller.supernet.device)
+    if controller.nncf_config.has_extra_struct(ModelEvaluationArgs):
+        return controller.nncf_config.get_extra_struct(ModelEvaluationArgs).eval_fn
+    msg = (
+        "Accuracy cannot be measured: there is no `val_loader` and no `model_eval_fn`; pass the one, or give the other "
+        "to `register_default_init_args`."
+    )
+    raise ConfigError(msg)
+
+
+def _measured_with(controller: BootstrapNASController, names: Sequence[str]) -> dict[str, Any]:
+    """Returns what else than the subnet the measurements of a search depend on."""
+    config = controller.config.search
+    adaptation = config.batchnorm_adaptation
+    samples = 0 if controller.calibration(adaptation) is None else adaptation.num_bn_adaptation_samples
+    return {
+        "super-network": _fingerprint(controller.supernet.model),
+        "measured": names,
+        "num_bn_adaptation_samples": samples,
+        "latency": asdict(config.latency) if LATENCY in names else None,
+    }
+
+
+def _fingerprint(model: nn.Module) -> str:
+    """Returns a short text that differs where any tensor of two models differs."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        if isinstance(tensor, Tensor):  # a module's extra state may be anything
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _leave(_: nn.Module) -> None:

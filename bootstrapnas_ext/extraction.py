@@ -130,10 +130,6 @@ def _exported(patched: _Patched, example: ExampleInput) -> nn.Module:
         )
         raise ExportError(msg) from error
     module = program.module()
-    for node in module.graph.nodes:
-        if node.target is torch.ops.aten.sym_size.int:
-            # The same number; but this one would be a constant of the traced batch in the ONNX of the module.
-            node.op, node.target = "call_method", "size"
     module.graph.eliminate_dead_code()
     return torch.fx.GraphModule(module, module.graph)  # a plain one, which may change its mode
 

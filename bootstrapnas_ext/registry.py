@@ -22,10 +22,12 @@ class Registry(Generic[T]):
         '0xff0000'
 
     :param kind: What the entries are, in the singular, for error messages.
+    :param names: Gets every name that is registered: what checks a name without importing what is registered.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, names: set[str] | None = None) -> None:
         self.kind = kind
+        self._names = set() if names is None else names
         self._entries: dict[str, T] = {}
 
     def register(self, *names: str) -> Callable[[T], T]:
@@ -42,6 +44,7 @@ class Registry(Generic[T]):
                     msg = f"A {self.kind} named {name!r} is registered already; choose another name."
                     raise RegistryError(msg)
                 self._entries[name] = entry
+                self._names.add(name)
             return entry
 
         return decorate

@@ -108,7 +108,11 @@ def subnet_must_run() -> Iterator[None]:
 
 def _equal(one: Any, two: Any) -> bool:
     leaves = zip(pytree.tree_leaves(one), pytree.tree_leaves(two), strict=True)
-    return all(torch.allclose(a, b, rtol=0, atol=0, equal_nan=True) for a, b in leaves if isinstance(a, Tensor))
+    return all(
+        a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
+        for a, b in leaves
+        if isinstance(a, Tensor)
+    )
 
 
 def _first_difference(executor: Executor, forward: Callable[..., Any], example: ExampleInput, maximum: Subnet) -> str:

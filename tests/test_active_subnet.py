@@ -206,10 +206,7 @@ class Checkpointed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
-        if self.training:
-            x = torch.utils.checkpoint.checkpoint(self.body, x, use_reentrant=True)
-        else:
-            x = self.body(x)
+        x = torch.utils.checkpoint.checkpoint(self.body, x, use_reentrant=True) if self.training else self.body(x)
         return x.mean((2, 3))
 
 

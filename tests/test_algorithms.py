@@ -49,7 +49,7 @@ def loaders() -> tuple[DataLoader[Any], DataLoader[Any]]:
     return train, DataLoader(TensorDataset(images[96:], labels[96:]), batch_size=64)
 
 
-def make(**search: Any) -> tuple[BootstrapNASController, NNCFConfig]:
+def make(eval_fn: Any = None, **search: Any) -> tuple[BootstrapNASController, NNCFConfig]:
     torch.manual_seed(0)
     config = NNCFConfig.from_dict(
         {
@@ -63,7 +63,7 @@ def make(**search: Any) -> tuple[BootstrapNASController, NNCFConfig]:
             },
         }
     )
-    register_default_init_args(config, loaders()[0])
+    register_default_init_args(config, loaders()[0], model_eval_fn=eval_fn)
     controller, _ = create_compressed_model(Net(), config)
     return controller, config
 
@@ -156,3 +156,77 @@ def test_another_config_than_the_controllers_is_an_error(algorithm: Any) -> None
     _, other = make(num_evals=99)
     with pytest.raises(ConfigError, match="made from another config"):
         algorithm.from_config(controller, other)
+
+
+def test_a_second_training_learns_as_the_first(tmp_path: Path) -> None:
+    controller, config = make()
+    first = train(controller, config, tmp_path / "first")
+    with pytest.raises(CheckpointError, match=r"last\.pt holds a training already"):
+        train(controller, config, tmp_path / "first")
+    second = train(controller, config, tmp_path / "second")
+    assert [record.learning_rate for record in second.history] == [record.learning_rate for record in first.history]
+    assert [record.epoch for record in second.history] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"batchnorm_adaptation": {"num_bn_adaptation_samples": 7}}, "num_bn_adaptation_samples is 2000 there, but 7"),
+        ({"constraints": {"latency_ms": {"max": 5}}}, "measured is .* there, but .*'latency_ms'"),
+        ({}, "super-network is '[0-9a-f]{16}' there, but"),
+    ],
+)
+def test_trials_of_something_else_are_not_gone_on_with(tmp_path: Path, change: Any, match: str) -> None:
+    controller, config = make(num_evals=2)
+    search(controller, config, tmp_path)
+    controller, config = make(num_evals=3, **change)
+    if not change:
+        with torch.no_grad():
+            controller.model.head.bias.add_(1e-3)
+    before = (tmp_path / TRIALS).read_bytes()
+    with pytest.raises(CheckpointError, match=match):
+        search(controller, config, tmp_path, resume=True)
+    assert (tmp_path / TRIALS).read_bytes() == before
+
+
+def test_limits_may_change_and_the_input_model_is_measured_once(tmp_path: Path) -> None:
+    seen: list[nn.Module] = []
+
+    def eval_fn(module: nn.Module) -> float:
+        seen.append(module)
+        return 50.0 + len(seen)
+
+    def run(folder: Path, resume: bool, **options: Any) -> Any:
+        controller, config = make(eval_fn, **options)
+        return SearchAlgorithm.from_config(controller, config).run(None, folder, resume=resume, console=QUIET)
+
+    first = run(tmp_path, False, num_evals=2)
+    assert len(seen) == 3, "the input model and two subnets"
+    assert [trial.values["accuracy"] for trial in first.record.trials] == [52.0, 53.0]
+    with pytest.raises(CheckpointError, match="holds a search already"):
+        run(tmp_path, False, num_evals=2)
+    assert len(seen) == 3, "it is refused before anything is measured"
+    second = run(tmp_path, True, num_evals=3, ref_acc=10, acc_delta=5, constraints={"macs": {"max_ratio": 0.9}})
+    assert len(seen) == 4
+    assert second.record.plan == first.record.plan
+
+
+def test_training_may_measure_with_a_function(tmp_path: Path) -> None:
+    controller, config = make(lambda module: 12.5)
+    optimizer = torch.optim.SGD(controller.supernet.parameters(), 0.05)
+    algorithm = EpochBasedTrainingAlgorithm.from_config(controller, config)
+    result = algorithm.run(loaders()[0], None, optimizer, tmp_path, console=QUIET)
+    assert {record.top1_maximum for record in result.history} == {12.5}
+
+
+def test_accuracy_needs_something_to_be_measured_with(tmp_path: Path) -> None:
+    controller, config = make()
+    with pytest.raises(ConfigError, match="no `val_loader` and no `model_eval_fn`; pass the one"):
+        SearchAlgorithm.from_config(controller, config).run(None, tmp_path, console=QUIET)
+
+
+def test_a_run_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    controller, config = make()
+    with pytest.raises(CheckpointError, match=r"cannot be made .*; choose another one"):
+        search(controller, config, tmp_path / "file")

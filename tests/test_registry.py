@@ -45,3 +45,9 @@ def test_a_name_is_registered_once(colours: Registry[int]) -> None:
     with pytest.raises(RegistryError, match="A colour named 'red' is registered already"):
         colours.register("red")(3)
     assert colours.get("red") == 1
+
+
+def test_names_are_told_to_whoever_cannot_import_the_registry() -> None:
+    names = {"red"}
+    Registry[int]("colour", names).register("green", "blue")(1)
+    assert names == {"red", "green", "blue"}

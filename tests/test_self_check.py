@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bootstrapnas_ext.config import ElasticityConfig
 from bootstrapnas_ext.config.rules import DIMENSIONS
-from bootstrapnas_ext.elasticity import ELASTICITIES, ActiveSubnet, Elasticity, Hook, PortHook, elasticity
+from bootstrapnas_ext.elasticity import ELASTICITIES, ActiveSubnet, Elasticity, Hook, PortHook
 from bootstrapnas_ext.errors import ModelError
 from bootstrapnas_ext.graph import AXIS_RULES, Layout, Op, Propagation
 from bootstrapnas_ext.inputs import ExampleInput
@@ -36,7 +36,7 @@ class Scale(PortHook):
 def scaled() -> Iterator[Callable[[Change], ElasticityConfig]]:
     """A registered elastic dimension that changes the first weight of a model."""
 
-    @elasticity("scale")
+    @ELASTICITIES.register("scale")
     def build_scale(propagation: Propagation, cell: ActiveSubnet, _: ElasticityConfig) -> Elasticity:
         layer = propagation.layers[0]
         (port,) = (port for port, value in layer.op.tensor_ports if value == layer.weight)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from bootstrapnas_ext.config.rules import DIMENSIONS, Dimensions, FormerName, PositiveInt, Rule, Violation, suggest
+from bootstrapnas_ext.config.rules import Dimensions, FormerName, PositiveInt, Rule, Violation
 
 Multipliers = Annotated[
     tuple[Annotated[float, Rule("exclusiveMinimum", 0), Rule("maximum", 1)], ...],
@@ -130,13 +130,3 @@ class ElasticityConfig:
     width: WidthConfig = field(default_factory=WidthConfig)
     depth: DepthConfig = field(default_factory=DepthConfig)
     kernel: KernelConfig = field(default_factory=KernelConfig)
-
-    def violations(self) -> Iterator[Violation]:
-        """Yields what is wrong across keys."""
-        for index, name in enumerate(self.available_elasticity_dims):
-            if name not in DIMENSIONS:
-                known = sorted(DIMENSIONS)
-                yield Violation(
-                    ("available_elasticity_dims", index),
-                    f"must be one of {', '.join(known)}, but got {name!r}; {suggest(name, known)}",
-                )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from bootstrapnas_ext.config.rules import PositiveInt, Rule
+from bootstrapnas_ext.config.rules import PositiveInt, Rule, Violation
 from bootstrapnas_ext.config.search import SearchConfig
 from bootstrapnas_ext.config.training import TrainingConfig
 
@@ -51,3 +52,14 @@ class TopLevel:
 
     input_info: InputInfo | Annotated[tuple[InputInfo, ...], Rule("minItems", 1)] | None = None
     bootstrapNAS: NASBlock | None = None  # noqa: N815 - the key's own name
+
+    def violations(self) -> Iterator[Violation]:
+        """Yields what is wrong across keys."""
+        keywords: set[str] = set()
+        for index, info in enumerate(self.input_info if isinstance(self.input_info, tuple) else ()):
+            if info.keyword is not None and info.keyword in keywords:
+                yield Violation(
+                    ("input_info", index, "keyword"),
+                    f"must be another one than that of the tensors before, but got {info.keyword!r} again",
+                )
+            keywords |= {info.keyword} if info.keyword is not None else set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Annotated, NamedTuple, Protocol, runtime_checkable
 
 
@@ -27,6 +28,19 @@ class FormerName(NamedTuple):
     """
 
     name: str
+
+
+@dataclass(frozen=True, eq=False)  # types are hashed with their annotations, and sets have no hash
+class Registered:
+    """
+    Says that a string is a name which code may add to, attached to its type by ``Annotated``.
+
+    :param kind: What is named, in the singular, for messages.
+    :param names: The names so far. Configs know names only, not what they stand for, which may need torch.
+    """
+
+    kind: str
+    names: set[str]
 
 
 class Violation(NamedTuple):
@@ -68,8 +82,17 @@ NonNegativeFloat = Annotated[float, Rule("minimum", 0)]
 Fraction = Annotated[float, Rule("minimum", 0), Rule("maximum", 1)]
 Percent = Annotated[float, Rule("minimum", 0), Rule("maximum", 100)]
 
-Dimensions = Annotated[tuple[str, ...], Rule("minItems", 1), Rule("uniqueItems", True)]
-
-#: Names of elastic dimensions. Registering an elasticity adds its name; this module cannot ask the registry, because
-#: elasticities need torch and configs do not.
+# The names that the package itself registers; registering another adds it. The registries cannot be asked: what is in
+# them needs torch, and configs do not.
 DIMENSIONS = {"width", "depth", "kernel"}
+STRATEGIES = {"progressive_shrinking"}
+SEARCH_ALGORITHMS = {"NSGA2", "random"}
+OBJECTIVES = {"accuracy", "macs", "parameters", "latency_ms"}
+MEASURES = set(OBJECTIVES)
+
+Dimension = Annotated[str, Registered("elastic dimension", DIMENSIONS)]
+Dimensions = Annotated[tuple[Dimension, ...], Rule("minItems", 1), Rule("uniqueItems", True)]
+Strategy = Annotated[str, Registered("training strategy", STRATEGIES)]
+SearchAlgorithm = Annotated[str, Registered("search algorithm", SEARCH_ALGORITHMS)]
+Objective = Annotated[str, Registered("objective", OBJECTIVES)]
+Measure = Annotated[str, Registered("measure", MEASURES)]

@@ -8,18 +8,20 @@ from typing import Annotated, Literal
 
 from bootstrapnas_ext.config.rules import (
     Fraction,
+    Measure,
     NonNegativeInt,
+    Objective,
     Percent,
     PositiveFloat,
     PositiveInt,
     Rule,
+    SearchAlgorithm,
     Violation,
-    suggest,
 )
 from bootstrapnas_ext.config.training import BatchnormAdaptationConfig
 
-#: What can be measured of every subnet, whether or not the search optimises it.
-MEASURED = ("accuracy", "macs", "parameters", "latency_ms")
+_WITH_GENERATIONS = "NSGA2"
+_ACCURACY = "accuracy"
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class SearchConfig:
 
     :param algorithm: Name of a registered search algorithm.
     :param num_evals: How many subnets are evaluated.
-    :param population: How many subnets a generation has.
+    :param population: How many subnets a generation has, where the algorithm has generations, as "NSGA2".
     :param seed: The same seed gives the same trials.
     :param crossover_prob: Probability that two parents are crossed.
     :param crossover_eta: Distribution index of simulated binary crossover; the larger, the nearer are children to their
@@ -88,6 +90,7 @@ class SearchConfig:
     :param mutation_prob: Probability that one value of a child mutates.
     :param mutation_eta: Distribution index of polynomial mutation; larger mutates less.
     :param ref_acc: Accuracy, in percent, that chosen subnets are compared with; the input model's if not given.
+        For searches that measure accuracy only.
     :param acc_delta: A chosen subnet loses at most this many percentage points against `ref_acc`.
     :param batchnorm_adaptation: Recalibration of BatchNorm statistics before the accuracy of a subnet is measured.
     :param objectives: What is optimised: names of registered objectives, two or more. "accuracy", "macs", "parameters"
@@ -96,7 +99,7 @@ class SearchConfig:
     :param latency: How latency is measured.
     """
 
-    algorithm: str = "NSGA2"
+    algorithm: SearchAlgorithm = _WITH_GENERATIONS
     num_evals: PositiveInt = 3000
     population: Annotated[int, Rule("minimum", 2)] = 50
     seed: NonNegativeInt = 0
@@ -107,19 +110,21 @@ class SearchConfig:
     ref_acc: Percent | None = None
     acc_delta: Percent = 1.0
     batchnorm_adaptation: BatchnormAdaptationConfig = field(default_factory=BatchnormAdaptationConfig)
-    objectives: Annotated[tuple[str, ...], Rule("minItems", 2), Rule("uniqueItems", True)] = ("accuracy", "macs")
-    constraints: Mapping[str, ConstraintConfig] = field(default_factory=dict)
+    objectives: Annotated[tuple[Objective, ...], Rule("minItems", 2), Rule("uniqueItems", True)] = ("accuracy", "macs")
+    constraints: Mapping[Measure, ConstraintConfig] = field(default_factory=dict)
     latency: LatencyConfig = field(default_factory=LatencyConfig)
 
     def violations(self) -> Iterator[Violation]:
         """Yields what is wrong across keys."""
-        if self.population > self.num_evals:
+        if self.algorithm == _WITH_GENERATIONS and self.population > self.num_evals:
             yield Violation(
                 ("population",),
                 f"`population <= num_evals` must hold, but got (population={self.population}, "
                 f"num_evals={self.num_evals})",
             )
-        known = tuple(dict.fromkeys((*self.objectives, *MEASURED)))
-        for name in self.constraints:
-            if name not in known:
-                yield Violation(("constraints", name), f"{name!r} is not measured; {suggest(name, known)}")
+        if self.ref_acc is not None and _ACCURACY not in (*self.objectives, *self.constraints):
+            yield Violation(
+                ("ref_acc",),
+                f"is for searches that measure accuracy, but got {self.ref_acc} with the objectives "
+                f"{list(self.objectives)}; remove it, or add 'accuracy' to `objectives`",
+            )

@@ -8,13 +8,13 @@ from typing import Annotated, Literal
 
 from bootstrapnas_ext.config.elasticity import ElasticityConfig
 from bootstrapnas_ext.config.rules import (
-    DIMENSIONS,
     Dimensions,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     Rule,
+    Strategy,
     Violation,
 )
 
@@ -140,7 +140,7 @@ class TrainingConfig:
     """
 
     algorithm: Literal["progressive_shrinking"] = "progressive_shrinking"
-    strategy: str = "progressive_shrinking"
+    strategy: Strategy = "progressive_shrinking"
     progressivity_of_elasticity: Dimensions = ("kernel", "depth", "width")
     batchnorm_adaptation: BatchnormAdaptationConfig = field(default_factory=BatchnormAdaptationConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -172,7 +172,7 @@ class TrainingConfig:
     def violations(self) -> Iterator[Violation]:
         """Yields what is wrong across keys."""
         available = self.elasticity.available_elasticity_dims
-        missing = [dim for dim in available if dim in DIMENSIONS and dim not in self.progressivity_of_elasticity]
+        missing = [dim for dim in available if dim not in self.progressivity_of_elasticity]
         if missing:
             yield Violation(
                 ("progressivity_of_elasticity",),
@@ -187,6 +187,12 @@ class TrainingConfig:
                     (*path, "init_lr"),
                     f"must not be given together with `lr_schedule`, which sets the rate of all stages, but got "
                     f"{stage.init_lr}; remove one of them",
+                )
+            if self.lr_schedule is None and stage.epochs_lr is not None and stage.epochs_lr < stage.epochs:
+                yield Violation(
+                    (*path, "epochs_lr"),
+                    f"`epochs <= epochs_lr` must hold, else the learning rate is zero before the stage ends, but got "
+                    f"(epochs={stage.epochs}, epochs_lr={stage.epochs_lr})",
                 )
             dims = stage.train_dims or available
             unavailable = [dim for dim in dims if dim not in available]

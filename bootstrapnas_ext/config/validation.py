@@ -15,7 +15,7 @@ from jsonschema.exceptions import ValidationError
 from jsonschema.validators import extend
 
 from bootstrapnas_ext.config.keys import TopLevel
-from bootstrapnas_ext.config.rules import HasRules, Violation, suggest
+from bootstrapnas_ext.config.rules import HasRules, Registered, Violation, suggest
 from bootstrapnas_ext.config.schema import Schema, former_names, json_schema, objects, type_in_words
 from bootstrapnas_ext.errors import ConfigError
 
@@ -161,16 +161,27 @@ class _Reader:
         if raw is None or path in self._broken:
             return None
         if origin is Annotated:
+            self._check_name(args[1:], raw, path)
             return self.read(args[0], raw, path)
         if origin in (Union, types.UnionType):
             return self.read(_pick(args, raw), raw, path)
         if origin is tuple:
             return tuple(self.read(args[0], item, (*path, index)) for index, item in enumerate(raw))
         if origin is Mapping:
-            return {key: self.read(args[1], item, (*path, key)) for key, item in raw.items()}
+            return {self.read(args[0], key, (*path, key)): self.read(args[1], raw[key], (*path, key)) for key in raw}
         if dataclasses.is_dataclass(hint):
             return self._read_dataclass(hint, raw, path)
         return hint(raw) if hint in (int, float) else raw
+
+    def _check_name(self, annotations: tuple[Any, ...], raw: Any, path: Path) -> None:
+        for open_set in annotations:
+            if isinstance(open_set, Registered) and raw not in open_set.names:
+                message = (
+                    f"must be a registered {open_set.kind} (import one of your own before the config is read), but got "
+                    f"{raw!r}; {suggest(raw, sorted(open_set.names))}"
+                )
+                self.violations.append(Violation(path, message))
+                self._broken.append(path)
 
     def _read_dataclass(self, cls: Any, raw: dict[str, Any], path: Path) -> Any:
         hints, values = get_type_hints(cls, include_extras=True), {}

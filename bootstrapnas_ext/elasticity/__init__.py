@@ -10,9 +10,8 @@ from bootstrapnas_ext.elasticity.base import (
     Hook,
     PortHook,
     StaticLayer,
-    elasticity,
 )
 
-__all__ = ["ELASTICITIES", "ActiveSubnet", "Elasticity", "Hook", "PortHook", "StaticLayer", "elasticity"]
+__all__ = ["ELASTICITIES", "ActiveSubnet", "Elasticity", "Hook", "PortHook", "StaticLayer"]
 
 del _depth, _kernel, _width

@@ -127,26 +127,9 @@ class Elasticity:
 
 
 Builder = Callable[[Propagation, ActiveSubnet, ElasticityConfig], Elasticity]
-ELASTICITIES: Registry[Builder] = Registry("elastic dimension")
-"""Dimension name to a function that finds what is elastic."""
-
-
-def elasticity(dimension: str) -> Callable[[Builder], Builder]:
-    """
-    Returns a decorator that registers an elastic dimension, which configs may name from then on.
-
-    A new elasticity is one file with one registration.
-
-    :param dimension: Its name.
-    :raises RegistryError: If the name is taken.
-    """
-
-    def register(builder: Builder) -> Builder:
-        ELASTICITIES.register(dimension)(builder)
-        DIMENSIONS.add(dimension)
-        return builder
-
-    return register
+ELASTICITIES: Registry[Builder] = Registry("elastic dimension", DIMENSIONS)
+"""Dimension name to a function that finds what is elastic. A new elasticity is one file with one registration, and may be
+named in a config from then on."""
 
 
 def layer_name(graph: ModelGraph, op: str) -> str:

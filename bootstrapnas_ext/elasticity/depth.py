@@ -9,14 +9,14 @@ from __future__ import annotations
 import itertools
 
 from bootstrapnas_ext.config import DepthConfig, ElasticityConfig
-from bootstrapnas_ext.elasticity.base import ActiveSubnet, Elasticity, elasticity
+from bootstrapnas_ext.elasticity.base import ELASTICITIES, ActiveSubnet, Elasticity
 from bootstrapnas_ext.errors import ModelError
 from bootstrapnas_ext.graph import ModelGraph, Propagation
 from bootstrapnas_ext.graph.blocks import Block, Chain, block_between, find_blocks, find_chains, without_overwriting
 from bootstrapnas_ext.space import Choice
 
 
-@elasticity("depth")
+@ELASTICITIES.register("depth")
 def elastic_depth(propagation: Propagation, cell: ActiveSubnet, config: ElasticityConfig) -> Elasticity:
     """
     Makes a choice of each chain of blocks, or of each block.

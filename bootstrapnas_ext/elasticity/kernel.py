@@ -15,20 +15,20 @@ from torch import Tensor, nn
 
 from bootstrapnas_ext.config import ElasticityConfig, KernelConfig
 from bootstrapnas_ext.elasticity.base import (
+    ELASTICITIES,
     ActiveSubnet,
     Elasticity,
     Hook,
     PortHook,
     Shape,
     StaticLayer,
-    elasticity,
     layer_name,
 )
 from bootstrapnas_ext.graph import Layer, Propagation
 from bootstrapnas_ext.space import Choice, Subnet
 
 
-@elasticity("kernel")
+@ELASTICITIES.register("kernel")
 def elastic_kernel(propagation: Propagation, cell: ActiveSubnet, config: ElasticityConfig) -> Elasticity:
     """
     Makes a choice of each convolution weight whose kernel can be smaller.

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from bootstrapnas_ext.config import ElasticityConfig, WidthConfig
 from bootstrapnas_ext.elasticity.base import (
+    ELASTICITIES,
     ActiveSubnet,
     Elasticity,
     Hook,
     PortHook,
     Shape,
     StaticLayer,
-    elasticity,
     layer_name,
 )
 from bootstrapnas_ext.elasticity.importance import IMPORTANCES
@@ -174,7 +174,7 @@ class LengthHook(PortHook):
         return tuple(items)
 
 
-@elasticity("width")
+@ELASTICITIES.register("width")
 def elastic_width(propagation: Propagation, cell: ActiveSubnet, config: ElasticityConfig) -> Elasticity:
     """
     Makes a choice of each group of channels that has more than one possible width.

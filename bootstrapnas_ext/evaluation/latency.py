@@ -156,7 +156,9 @@ def _compile(model: ov.Model, config: LatencyConfig) -> ov.CompiledModel:
 def _request(compiled: ov.CompiledModel, feeds: Mapping[str, NDArray[Any]]) -> ov.InferRequest:
     request = compiled.create_infer_request()
     for port in compiled.inputs:
-        request.set_tensor(port, ov.Tensor(np.ascontiguousarray(feeds[port.any_name])))
+        # A port also has the names of operations that were simplified away.
+        name = next(name for name in port.get_names() if name in feeds)
+        request.set_tensor(port, ov.Tensor(np.ascontiguousarray(feeds[name])))
     return request
 
 

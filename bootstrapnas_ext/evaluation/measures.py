@@ -11,20 +11,25 @@ A new objective is one function here or anywhere else, registered under its name
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 from torch import nn
 
-from bootstrapnas_ext.config import LatencyConfig
+from bootstrapnas_ext.config import LatencyConfig, rules
 from bootstrapnas_ext.cost import Cost
 from bootstrapnas_ext.evaluation.latency import measure_latency
 from bootstrapnas_ext.inputs import ExampleInput
 from bootstrapnas_ext.registry import Registry
 from bootstrapnas_ext.search import ACCURACY, OBJECTIVES, Measurement, Objective
 from bootstrapnas_ext.search.objectives import Direction
+
+LATENCY = "latency_ms"
+"""Name of the one measure that the config's ``latency`` is about."""
 
 Found = tuple[float, Mapping[str, Any]]
 """A value and anything else worth keeping that JSON can hold."""
@@ -66,7 +71,7 @@ class Candidate:
 
 
 Measure = Callable[[Candidate], Found]
-MEASURES: Registry[Measure] = Registry("measure")
+MEASURES: Registry[Measure] = Registry("measure", rules.MEASURES)
 """Names of objectives to functions that measure them."""
 
 
@@ -118,7 +123,10 @@ def _parameters(candidate: Candidate) -> Found:
     return candidate.cost.parameters, {}
 
 
-@MEASURES.register("latency_ms")
+@MEASURES.register(LATENCY)
 def _latency(candidate: Candidate) -> Found:
-    record = measure_latency(candidate.module.cpu(), candidate.context.example.to("cpu"), candidate.context.latency)
+    module = candidate.module
+    if any(tensor.device.type != "cpu" for tensor in chain(module.parameters(), module.buffers())):
+        module = copy.deepcopy(module).cpu()  # the candidate's own stays where the other measures expect it
+    record = measure_latency(module, candidate.context.example.to("cpu"), candidate.context.latency)
     return record.median_ms, record.as_dict()

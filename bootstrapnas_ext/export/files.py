@@ -70,7 +70,8 @@ def export_subnet(
     All files are made and verified in a temporary folder inside the directory. When anything fails until then, an older
     export is still there, untouched. Then the files of the older export are removed, and the new ones moved to their
     places one by one, ``.bin`` before ``.xml``: who is interrupted in between finds files missing, but never files of
-    two exports beside each other. For the same reason, a directory with files of a format that is not written is refused.
+    two exports beside each other. For the same reason, a directory with files of a format that is not asked for is
+    refused.
 
     .. code-block:: python
 
@@ -91,7 +92,9 @@ def export_subnet(
     directory = Path(directory)
     _check_directory(directory, formats)
     names = [name for format_ in formats for name in FORMATS[format_]]
-    batch_sizes = BATCH_SIZES if ir_batch is None or "ir" not in formats else dict.fromkeys((*BATCH_SIZES, ir_batch))
+    batch_sizes = (
+        BATCH_SIZES if ir_batch is None or "ir" not in formats else tuple(dict.fromkeys((*BATCH_SIZES, ir_batch)))
+    )
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".export-", dir=directory) as temporary, evaluation_mode(module):

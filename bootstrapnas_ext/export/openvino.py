@@ -7,7 +7,6 @@ from pathlib import Path
 
 import openvino as ov
 from openvino._offline_transformations import apply_moc_transformations
-from openvino.layout_helpers import has_batch
 
 from bootstrapnas_ext.errors import ExportError
 from bootstrapnas_ext.export.messages import ANY_BATCH
@@ -54,7 +53,7 @@ def with_batch(model: ov.Model, batch: int | None) -> ov.Model:
     :raises ExportError: If the graph has another batch size written into it.
     """
     model = model.clone()
-    if not any(has_batch(port.node.layout) for port in model.inputs):
+    if not any(port.node.layout.has_name("N") for port in model.inputs):
         return model
     try:
         ov.set_batch(model, ov.Dimension(-1 if batch is None else batch))

@@ -50,7 +50,8 @@ def ir_runner(path: Path, names: Sequence[str]) -> Runner:
     :param names: Names of the input tensors in the order of ``ExampleInput.tensors()``.
     """
     model = core().read_model(path)
-    shapes = {port.any_name: port.partial_shape for port in model.inputs}
+    # A port also has the names of operations that were simplified away.
+    shapes = {name: port.partial_shape for port in model.inputs for name in port.get_names()}
     stored = _compile(model)
 
     @functools.cache

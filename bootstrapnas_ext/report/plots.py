@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,7 +33,7 @@ def plot_search_progression(record: SearchRecord, chosen: Mapping[str, Trial], p
     :param record: Of a search with at least one trial.
     :param chosen: Name to trial, for example :attr:`bootstrapnas_ext.search.Selection.chosen`.
     :param path: Of the PNG file; a file there is replaced.
-    :raises CheckpointError: If there are no trials.
+    :raises CheckpointError: If there are no trials, or the picture cannot be written.
     """
     if not record.trials:
         msg = "There is nothing to plot: the search has no finished trial. Run it with --resume first."
@@ -150,5 +151,11 @@ def _values(trials: Sequence[Trial], objective: Objective) -> list[float]:
 
 def _save(figure: Figure, path: Path) -> None:
     partial = path.with_name(f"{path.name}.partial")
-    figure.savefig(partial, format="png")
-    os.replace(partial, path)
+    try:
+        figure.savefig(partial, format="png")
+        os.replace(partial, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        msg = f"The plot {path} cannot be written ({error}); make room, or choose another folder."
+        raise CheckpointError(msg) from error

@@ -11,6 +11,8 @@ from optuna.samplers.nsgaii import PolynomialMutation, SBXCrossover
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
+from bootstrapnas_ext.config import SearchConfig
+from bootstrapnas_ext.config.rules import SEARCH_ALGORITHMS
 from bootstrapnas_ext.errors import ConfigError
 from bootstrapnas_ext.registry import Registry
 from bootstrapnas_ext.search._optuna import quiet
@@ -30,13 +32,13 @@ class SearchSettings:
     :param seed: Source of all randomness, at least 0.
     """
 
-    algorithm: str = "NSGA2"
-    population: int = 50
-    crossover_prob: float = 0.9
-    crossover_eta: float = 10.0
-    mutation_prob: float = 0.02
-    mutation_eta: float = 3.0
-    seed: int = 0
+    algorithm: str = SearchConfig.algorithm
+    population: int = SearchConfig.population
+    crossover_prob: float = SearchConfig.crossover_prob
+    crossover_eta: float = SearchConfig.crossover_eta
+    mutation_prob: float = SearchConfig.mutation_prob
+    mutation_eta: float = SearchConfig.mutation_eta
+    seed: int = SearchConfig.seed
 
     def __post_init__(self) -> None:
         if self.population < 2:
@@ -59,7 +61,7 @@ Algorithm = Callable[[SearchSettings, int], BaseSampler]
 """From the settings and the seed of one proposal to a sampler. The sampler makes that proposal and is thrown away: what
 it knows of the past, it reads from the study, so that a resumed search goes on as if it had never stopped."""
 
-ALGORITHMS: Registry[Algorithm] = Registry("search algorithm")
+ALGORITHMS: Registry[Algorithm] = Registry("search algorithm", SEARCH_ALGORITHMS)
 
 
 class _NSGA2(NSGAIISampler):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from bootstrapnas_ext.config import rules
 from bootstrapnas_ext.registry import Registry
 
 Direction = Literal["maximize", "minimize"]
@@ -46,7 +47,7 @@ class Objective:
         return f"{value:.4g} {self.unit}".rstrip()
 
 
-OBJECTIVES: Registry[Objective] = Registry("objective")
+OBJECTIVES: Registry[Objective] = Registry("objective", rules.OBJECTIVES)
 """Objectives by name. Register another, and let the evaluation return a measurement of that name."""
 
 for _objective in (

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from bootstrapnas_ext.errors import ConfigError
@@ -23,18 +24,23 @@ class SearchPlan:
         cost that the best subnet has least of.
     :param settings: How subnets are proposed.
     :param reference: Measurement of the input model, or ``None``. A resumed search keeps the one that it began with.
+    :param measured_with: What the measurements of a subnet depend on besides the subnet, by name, as JSON can hold it:
+        for example a fingerprint of the super-network's weights.
     """
 
     space: SearchSpace
     objectives: tuple[Objective, ...]
     settings: SearchSettings
     reference: Measurement | None = None
+    measured_with: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = [objective.name for objective in self.objectives]
         if len(set(names)) != len(names) or len(names) < 2:
             msg = f"`objectives` must be two or more different names, but got {names}."
             raise ConfigError(msg)
+        # A plan of this process and the same plan read back from the database must be equal.
+        object.__setattr__(self, "measured_with", json.loads(json.dumps(dict(self.measured_with))))
 
     def differences(self, other: SearchPlan) -> list[str]:
         """
@@ -42,16 +48,17 @@ class SearchPlan:
 
         :param other: The plan of now, where this is the plan of before.
         """
-        return [*_space_differences(self.space, other.space), *self._other_differences(other)]
+        return [
+            *_space_differences(self.space, other.space),
+            *self._other_differences(other),
+            *_value_differences(self.measured_with, other.measured_with),
+        ]
 
     def _other_differences(self, other: SearchPlan) -> Iterator[str]:
         before, now = (", ".join(f"{o.name} ({o.direction})" for o in plan.objectives) for plan in (self, other))
         if before != now:
             yield f"the objectives are {before} there, but {now} here"
-        for field in fields(SearchSettings):
-            before, now = (repr(getattr(plan.settings, field.name)) for plan in (self, other))
-            if before != now:
-                yield f"{field.name} is {before} there, but {now} here"
+        yield from _value_differences(asdict(self.settings), asdict(other.settings))
 
     def to_json(self) -> dict[str, Any]:
         """Returns the plan as JSON can hold it."""
@@ -70,7 +77,17 @@ class SearchPlan:
             tuple(Objective(**objective) for objective in data["objectives"]),
             SearchSettings(**data["settings"]),
             None if data["reference"] is None else Measurement(**data["reference"]),
+            data["measured_with"],
         )
+
+
+def _value_differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for name in dict.fromkeys((*before, *now)):
+        there, here = before.get(name), now.get(name)
+        if isinstance(there, Mapping) and isinstance(here, Mapping):
+            yield from _value_differences(there, here, f"{prefix}{name}.")
+        elif there != here:
+            yield f"{prefix}{name} is {there!r} there, but {here!r} here"
 
 
 def _space_differences(before: SearchSpace, now: SearchSpace) -> Iterator[str]:

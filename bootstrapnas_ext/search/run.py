@@ -12,7 +12,7 @@ from bootstrapnas_ext.errors import BootstrapNASError, CheckpointError, ConfigEr
 from bootstrapnas_ext.search.algorithms import ALGORITHMS
 from bootstrapnas_ext.search.plan import SearchPlan
 from bootstrapnas_ext.search.proposal import Proposer
-from bootstrapnas_ext.search.storage import SearchRecord, TrialStorage, create_storage, open_storage
+from bootstrapnas_ext.search.storage import SearchRecord, TrialStorage, begins, create_storage, open_storage
 from bootstrapnas_ext.search.trial import Measurement, Trial
 from bootstrapnas_ext.space import Subnet
 
@@ -71,13 +71,13 @@ def run_search(
 
 
 def _open(plan: SearchPlan, path: Path, resume: bool) -> TrialStorage:
-    if not (resume and path.exists()):
+    if begins(path, resume=resume):
         create_storage(path, plan)
     storage = open_storage(path)
     if differences := storage.plan.differences(plan):
         msg = (
-            f"{path} holds another search and cannot be resumed: {'; '.join(differences)}. Use the settings of that "
-            "search, or choose another folder."
+            f"{path} holds another search and cannot be resumed: {'; '.join(differences)}. Use the settings and the "
+            "super-network of that search, or choose another folder."
         )
         raise CheckpointError(msg)
     return storage
@@ -103,5 +103,8 @@ def _check(plan: SearchPlan, measurement: Measurement) -> None:
             )
             raise ConfigError(msg)
         if not math.isfinite(measurement.values[objective.name]):
-            msg = f"Every objective must be finite, but {objective.name} is {measurement.values[objective.name]}."
+            msg = (
+                f"Every objective must be finite, but {objective.name} is {measurement.values[objective.name]}; check "
+                "what measures it and the weights of the super-network, then go on with --resume."
+            )
             raise BootstrapNASError(msg)

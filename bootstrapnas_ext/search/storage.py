@@ -80,11 +80,17 @@ class TrialStorage:
         """
         try:
             if len(self.finished()) != len(self.trials):
-                msg = f"Another search writes to {self._path} at the same time; stop one, and resume the other."
+                msg = (
+                    f"Another search writes to {self._path} at the same time; stop the other one and run this again "
+                    "with --resume, or choose another folder for one of them."
+                )
                 raise CheckpointError(msg)
             self._study.add_trial(finished)
         except _DATABASE_ERRORS as error:
-            msg = f"Trial {len(self.trials)} cannot be written to {self._path}: {error.__cause__ or error}."
+            msg = (
+                f"Trial {len(self.trials)} cannot be written to {self._path}: {error.__cause__ or error}. Make room, "
+                "or make the folder writable, and go on with --resume."
+            )
             raise CheckpointError(msg) from error
         self.trials.append(trial_of(self.plan, len(self.trials), finished))
         return self.trials[-1]
@@ -106,17 +112,28 @@ def trial_of(plan: SearchPlan, number: int, trial: FrozenTrial) -> Trial:
     return Trial(number, subnet_of(plan.space, trial), values, attributes)
 
 
+def begins(path: Path, *, resume: bool) -> bool:
+    """
+    Returns whether a search at a path begins, rather than goes on.
+
+    :param path: Of the database, which need not be there.
+    :param resume: Whether the search may go on with what is there.
+    :raises CheckpointError: If something is there, and the search may not go on with it.
+    """
+    if path.exists() and not resume:
+        msg = f"{path} holds a search already; continue it with --resume, or choose another folder."
+        raise CheckpointError(msg)
+    return not path.exists()
+
+
 def create_storage(path: Path, plan: SearchPlan) -> None:
     """
     Makes the database of a new search, without trials.
 
-    :param path: Of the database; nothing may be there.
+    :param path: Of the database; nothing is there.
     :param plan: What the search is of.
-    :raises CheckpointError: If something is there, or the database cannot be written.
+    :raises CheckpointError: If the database cannot be written.
     """
-    if path.exists():
-        msg = f"{path} holds a search already; continue it with --resume, or choose another folder."
-        raise CheckpointError(msg)
     partial = path.with_name(f"{path.name}.partial")
     try:
         partial.unlink(missing_ok=True)

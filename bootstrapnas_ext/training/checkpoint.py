@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,29 @@ def save_checkpoint(path: Path, contents: dict[str, Any]) -> None:
         raise CheckpointError(msg) from error
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
+def make_folder(folder: Path) -> None:
+    """
+    Makes the folder of a run.
+
+    :param folder: It may be there already.
+    :raises CheckpointError: If it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"The folder {folder} cannot be made ({error}); choose another one."
+        raise CheckpointError(msg) from error
+    if not os.access(folder, os.W_OK):
+        msg = f"The folder {folder} is not writable; change its permissions or choose another one."
+        raise CheckpointError(msg)
+
+
+def load_checkpoint(path: Path, keys: Iterable[str] = ()) -> dict[str, Any]:
     """
     Reads a checkpoint that :func:`save_checkpoint` wrote, with all tensors on the CPU.
 
     :param path: The file.
+    :param keys: What it must hold.
     :raises CheckpointError: If the file is missing, damaged or something else.
     """
     if not path.is_file():
@@ -57,6 +75,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(contents, dict) or contents.get("format") != FORMAT:
         msg = f"{path} must be a {FORMAT!r}, but it is something else; give the `last.pt` or `best.pt` of a training."
         raise CheckpointError(msg)
+    if missing := [key for key in keys if key not in contents]:
+        msg = f"The checkpoint {path} is damaged: it has no {missing[0]!r}; use another one, or start without resuming."
+        raise CheckpointError(msg)
     return contents
 
 
@@ -68,7 +89,7 @@ def load_supernet(supernet: TrainableSupernet, path: Path) -> None:
     :param path: A checkpoint of :class:`bootstrapnas_ext.training.Trainer`.
     :raises CheckpointError: If the checkpoint is missing, damaged or of another super-network.
     """
-    restore_supernet(supernet, load_checkpoint(path), path)
+    restore_supernet(supernet, load_checkpoint(path, ("supernet",)), path)
 
 
 def restore_supernet(supernet: TrainableSupernet, contents: Mapping[str, Any], path: Path) -> None:

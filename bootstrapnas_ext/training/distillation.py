@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import nn
 from bootstrapnas_ext.config.training import DistillationConfig
 from bootstrapnas_ext.errors import TrainingError
 from bootstrapnas_ext.inputs import ExampleInput
+from bootstrapnas_ext.modes import evaluation_mode
 from bootstrapnas_ext.training.supernet_protocol import TrainableSupernet
 
 #: Called with the inputs of the model, gives the teacher's output for them, or ``None`` where it has nothing to teach.
@@ -41,13 +41,13 @@ def soft_target_loss(student: torch.Tensor, teacher: torch.Tensor, temperature: 
 
 class InputModelTeacher:
     """
-    The given model as the teacher: a frozen copy in evaluation mode.
+    The given model as the teacher: it runs in evaluation mode and without gradients, and learns nothing.
 
-    :param model: The model before it became a super-network.
+    :param model: A copy of the model before it became a super-network, which nobody trains.
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._model = copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
+        self._model = model
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """
@@ -57,7 +57,7 @@ class InputModelTeacher:
         :param kwargs: Keyword inputs of the model.
         """
         self._model.to(ExampleInput(args, kwargs).tensors()[0].device)
-        with torch.no_grad():
+        with evaluation_mode(self._model), torch.no_grad():
             return self._model(*args, **kwargs)
 
 
@@ -185,7 +185,7 @@ def create_distillation(
 
     :param config: The config of distillation.
     :param supernet: The super-network in training.
-    :param input_model: The given model as it was before it became the super-network.
+    :param input_model: A copy of the given model as it was before it became the super-network.
     """
     if config.source == "none":
         return no_distillation

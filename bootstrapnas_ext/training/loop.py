@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 from bootstrapnas_ext.errors import CheckpointError, TrainingError
 from bootstrapnas_ext.inputs import ExampleInput
 from bootstrapnas_ext.space import Subnet
-from bootstrapnas_ext.training.checkpoint import load_checkpoint, restore_supernet, save_checkpoint
+from bootstrapnas_ext.training.checkpoint import load_checkpoint, make_folder, restore_supernet, save_checkpoint
 from bootstrapnas_ext.training.data_checks import check_labels, count_classes, count_steps, split_batch, stored_labels
 from bootstrapnas_ext.training.randomness import seeded_epoch
 from bootstrapnas_ext.training.records import EpochRecord, TrainingResult
@@ -76,20 +75,28 @@ class Trainer:
         """
         Trains until the last epoch of the last stage. The maximum subnet is active afterwards.
 
+        Without ``resume`` it starts at the first epoch, also after another run.
+
         :param checkpoint_dir: The folder of ``last.pt`` and ``best.pt``.
         :param log_dir: The folder of the TensorBoard events.
         :param resume: The ``last.pt`` of an interrupted training to go on with, or ``None`` to start.
         :param console: Where progress is shown.
         :return: The record of all epochs.
         :raises DataError: If the loader is empty or a label is out of range.
-        :raises CheckpointError: If a checkpoint cannot be written, or the one to resume from does not fit.
+        :raises CheckpointError: If there is a ``last.pt`` already that this is not to resume, a checkpoint cannot be
+            written, or the one to resume from does not fit.
         :raises TrainingError: If a loss is not finite.
         """
+        if resume is None and (checkpoint_dir / LAST).exists():
+            msg = f"{checkpoint_dir / LAST} holds a training already; resume it (--resume), or choose another folder."
+            raise CheckpointError(msg)
         self._supernet.set_active(self._supernet.space.maximum)
         steps = self._check_data()
         for folder in (checkpoint_dir, log_dir):
-            _make_folder(folder)
+            make_folder(folder)
+        self._scheduler.reset()
         self._scheduler.attach(self._optimizer, steps)
+        self._history = []
         if resume is not None:
             self._resume(resume)
         first_epoch = len(self._history)
@@ -180,7 +187,12 @@ class Trainer:
         save_checkpoint(folder / LAST, contents)
 
     def _resume(self, path: Path) -> None:
-        contents = load_checkpoint(path)
+        contents = load_checkpoint(path, ("scheduler", "supernet", "optimizer", "history"))
+        try:
+            history = [EpochRecord(**record) for record in contents["history"]]
+        except TypeError as error:
+            msg = f"The history of {path} is damaged ({error}); use another checkpoint, or start without resuming."
+            raise CheckpointError(msg) from error
         self._scheduler.load_state(contents["scheduler"])
         restore_supernet(self._supernet, contents, path)
         try:
@@ -188,15 +200,4 @@ class Trainer:
         except (KeyError, ValueError) as error:
             msg = f"The optimizer does not fit that of {path} ({error}); resume with the same kind of optimizer."
             raise CheckpointError(msg) from error
-        self._history = [EpochRecord(**record) for record in contents["history"]]
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        msg = f"The folder {folder} cannot be made ({error}); choose another one."
-        raise CheckpointError(msg) from error
-    if not os.access(folder, os.W_OK):
-        msg = f"The folder {folder} is not writable; change its permissions or choose another one."
-        raise CheckpointError(msg)
+        self._history = history

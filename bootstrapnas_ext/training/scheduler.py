@@ -59,10 +59,7 @@ class TrainingScheduler:
         self._optimizer: torch.optim.Optimizer | None = None
         self._own_rate = 0.0
         self._steps_per_epoch = 1
-        self._epoch = -1
-        self._step = -1
-        self._first_step_of_epoch = 0
-        self._entered_stage = -1
+        self.reset()
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -94,6 +91,16 @@ class TrainingScheduler:
         """Index of the stage in training; the first before the first epoch, the last after the last."""
         begun = [index for index, stage in enumerate(self._stages) if stage.first_epoch <= self._epoch]
         return max(begun, default=0)
+
+    def reset(self) -> None:
+        """Goes back to before the first epoch; an attached optimizer gets its own learning rate back."""
+        self._epoch = -1
+        self._step = -1
+        self._first_step_of_epoch = 0
+        self._entered_stage = -1
+        if self._optimizer is not None:
+            for group in self._optimizer.param_groups:
+                group["lr"] = self._own_rate
 
     def attach(self, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> None:
         """
@@ -166,8 +173,11 @@ class TrainingScheduler:
         Goes to the position that :meth:`get_state` returned; the next call is :meth:`epoch_step`.
 
         :param state: The state of a scheduler with the same seed and the same config.
-        :raises CheckpointError: If seed or config differ.
+        :raises CheckpointError: If seed or config differ, or it is no such state.
         """
+        if missing := [key for key in ("current_epoch", "current_step", "depends_on") if key not in state]:
+            msg = f"The scheduler's state has no {missing[0]!r}; give what `get_state()` returned."
+            raise CheckpointError(msg)
         for key, own in self._depends_on().items():
             found = state["depends_on"].get(key)
             if found != own:

@@ -63,18 +63,16 @@ def plan_stages(space: SearchSpace, config: TrainingConfig) -> tuple[Stage, ...]
 
     :param space: The whole space, with at least one dimension.
     :param config: The config of the training.
-    :raises ConfigError: If a stage names a dimension that the space does not have, or the learning rate reaches zero
-        before training ends.
+    :raises ConfigError: If a stage names a dimension that the space does not have, or `lr_schedule` reaches zero before
+        training ends.
     """
     configs = _fit_dimensions(space, config)
     epochs = sum(stage.epochs for stage in configs)
     rate = None if config.lr_schedule is None else _overall_rate(config, epochs)
     stages = []
     first_epoch = 0
-    for index, stage in enumerate(configs):
-        stages.append(
-            Stage(stage, stage_space(space, stage), first_epoch, rate or _stage_rate(stage, index, first_epoch))
-        )
+    for stage in configs:
+        stages.append(Stage(stage, stage_space(space, stage), first_epoch, rate or _stage_rate(stage, first_epoch)))
         first_epoch += stage.epochs
     return tuple(stages)
 
@@ -100,16 +98,9 @@ def _fit(stage: StageConfig, present: Sequence[str]) -> StageConfig:
     return replace(stage, train_dims=tuple(name for name in stage.train_dims or () if name in present))
 
 
-def _stage_rate(stage: StageConfig, index: int, first_epoch: int) -> LearningRate:
+def _stage_rate(stage: StageConfig, first_epoch: int) -> LearningRate:
     assert stage.epochs_lr is not None  # the config fills it in
     length = stage.epochs_lr
-    if stage.epochs_lr < stage.epochs:
-        msg = (
-            "`epochs <= epochs_lr` must hold, else the learning rate is zero before the stage ends, but "
-            f"$.bootstrapNAS.training.schedule.list_stage_descriptions[{index}] got (epochs={stage.epochs}, "
-            f"epochs_lr={stage.epochs_lr})."
-        )
-        raise ConfigError(msg)
     return lambda epoch, own: CosineSchedule(stage.init_lr or own, length)(epoch - first_epoch)
 
 

@@ -40,6 +40,8 @@ class Pipeline:
     def __init__(self, config: bnas.NNCFConfig, folder: RunFolder, device: torch.device, console: Console) -> None:
         self.config = config
         self.settings = settings_of(config)
+        if self.settings.threads is not None:
+            torch.set_num_threads(self.settings.threads)
         self.nas = BootstrapNASConfig.from_nncf(config)
         self.folder = folder
         self.device = device

@@ -54,7 +54,7 @@ class RunFolder:
             if SEARCH not in modes:
                 _require(self.trials, f"run --mode {SEARCH} first")
             elif self.trials.exists() and not resume:
-                msg = f"{self.trials} holds a search already; go on with it by --resume, or choose another folder."
+                msg = f"{self.trials} holds a search already; go on with it by --resume, or move it away for a new one."
                 raise CheckpointError(msg)
         elif not resume and self.path.is_dir() and any(self.path.iterdir()):
             msg = f"{self.path} is not empty; go on with the run in it by --resume, or choose another folder."

@@ -116,6 +116,8 @@ class Settings(TopLevel):
     :param batch_size: Images in a training step.
     :param batch_size_val: Images in a step of validation or test.
     :param workers: Processes that load training images.
+    :param threads: Threads of PyTorch; as many as cores if not given. Small models are fastest with 1 on a busy
+        machine, since threads wait for each other.
     :param mixed_precision: Whether training runs in bfloat16 where that is accurate enough.
     :param optimizer: Of the input model and of the super-network.
     :param pretrain: Training of the input model, where no weights are given.
@@ -131,6 +133,7 @@ class Settings(TopLevel):
     batch_size: Annotated[int, Rule("minimum", 2)] = 128
     batch_size_val: PositiveInt = 1000
     workers: NonNegativeInt = 0
+    threads: PositiveInt | None = None
     mixed_precision: bool = False
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     pretrain: PretrainConfig | None = None

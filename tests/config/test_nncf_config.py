@@ -31,7 +31,7 @@ PUBLISHED = {
             "batchnorm_adaptation": {"num_bn_adaptation_samples": 1500},
             "schedule": {
                 "list_stage_descriptions": [
-                    {"train_dims": ["depth"], "epochs": 25, "depth_indicator": 1, "init_lr": 2.5e-6, "epochs_lr": 20},
+                    {"train_dims": ["depth"], "epochs": 25, "depth_indicator": 1, "init_lr": 2.5e-6, "epochs_lr": 30},
                     {"train_dims": ["depth", "width"], "epochs": 50, "width_indicator": 3, "reorg_weights": True},
                 ]
             },
@@ -65,7 +65,7 @@ def test_typed_view_of_a_published_config() -> None:
     assert (width.min_width, width.width_step, width.width_multipliers, width.max_num_widths) == (32, 32, (1.0, 0.8), 3)
     assert typed.training.elasticity.depth.skipped_blocks == (("relu__1", "relu__2"),)
     assert typed.training.stages == (
-        StageConfig(("depth",), 25, depth_indicator=1, init_lr=2.5e-6, epochs_lr=20),
+        StageConfig(("depth",), 25, depth_indicator=1, init_lr=2.5e-6, epochs_lr=30),
         StageConfig(("depth", "width"), 50, width_indicator=3, reorg_weights=True, epochs_lr=50),
     )
     assert typed.search.ref_acc == 93.65

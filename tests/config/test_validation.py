@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bootstrapnas_ext.config import BootstrapNASConfig
+from bootstrapnas_ext.config import BootstrapNASConfig, rules
 from bootstrapnas_ext.config.keys import InputInfo
 from bootstrapnas_ext.config.validation import format_path, read_config
 from bootstrapnas_ext.errors import ConfigError
+from bootstrapnas_ext.registry import Registry
 
 STAGES = "training.schedule.list_stage_descriptions"
 
@@ -64,7 +65,21 @@ def errors_of(config: object) -> list[str]:
         ("search.objectives", ["macs", "macs"], r"search.objectives: must not repeat an item"),
         # values and keys that are nearly right
         ("search.latency.performance_hint", "latensy", "but got \"latensy\"; did you mean 'latency'?"),
-        ("training.elasticity.available_elasticity_dims", ["widht"], "dims[0]: must be one of depth, kernel, width"),
+        (
+            "training.elasticity.available_elasticity_dims",
+            ["widht"],
+            "dims[0]: must be a registered elastic dimension (import one of your own",
+        ),
+        ("training.progressivity_of_elasticity", ["depht"], "elasticity[0]: must be a registered elastic dimension"),
+        (
+            "training.strategy",
+            "progresive_shrinking",
+            "strategy (import one of your own before the config is read), but",
+        ),
+        ("training.strategy", "sandwich", "but got 'sandwich'; known: progressive_shrinking"),
+        ("search.algorithm", "NSGA", "must be a registered search algorithm"),
+        ("search.algorithm", "nsga2", "but got 'nsga2'; did you mean 'NSGA2'?"),
+        ("search.objectives", ["accuracy", "mac"], "objectives[1]: must be a registered objective"),
         ("search.populatoin", 9, "search.populatoin: unknown key, with the value 9; did you mean 'population'?"),
         ("training.epochs", 9, f"it belongs in $.bootstrapNAS.{STAGES}[]"),
         ("search.xyz", {}, "search.xyz: unknown key, with the value {}; known: algorithm, num_evals"),
@@ -125,6 +140,10 @@ def test_rules_of_elasticity(block: dict[str, Any], line: str) -> None:
             "without a gap, but got ['kernel', 'width']; add ['depth']",
         ),
         (
+            {"stages": [{}, {"epochs": 3, "epochs_lr": 2}]},
+            "descriptions[1].epochs_lr: `epochs <= epochs_lr` must hold, else the learning rate is zero",
+        ),
+        (
             {"stages": [{"init_lr": 0.1}], "lr_schedule": {"params": {}}},
             "[0].init_lr: must not be given together with `lr_schedule`",
         ),
@@ -146,7 +165,11 @@ def test_rules_of_training(training: dict[str, Any], line: str) -> None:
     ("search", "line"),
     [
         ({"population": 9, "num_evals": 8}, "`population <= num_evals` must hold, but got (population=9, num_evals=8)"),
-        ({"constraints": {"mac": {"max": 1}}}, "constraints.mac: 'mac' is not measured; did you mean 'macs'?"),
+        ({"constraints": {"mac": {"max": 1}}}, "constraints.mac: must be a registered measure"),
+        (
+            {"ref_acc": 90, "objectives": ["macs", "parameters"]},
+            "search.ref_acc: is for searches that measure accuracy",
+        ),
         ({"constraints": {"macs": {}}}, "constraints.macs: must give at least one of"),
         (
             {"constraints": {"macs": {"min": 3, "max": 2}}},
@@ -160,9 +183,39 @@ def test_rules_of_search(search: dict[str, Any], line: str) -> None:
     assert line in error
 
 
-def test_a_constraint_may_name_an_objective_of_ones_own() -> None:
-    block = {"objectives": ["accuracy", "energy"], "constraints": {"energy": {"max": 2}, "latency_ms": {"max": 3}}}
-    typed = BootstrapNASConfig.from_nncf(config_with("search", block))
+@pytest.mark.parametrize(
+    "search",
+    [
+        {"population": 9, "num_evals": 8, "algorithm": "random"},
+        {"ref_acc": 90, "objectives": ["macs", "parameters"], "constraints": {"accuracy": {"min": 50}}},
+    ],
+)
+def test_rules_of_search_allow(search: dict[str, Any]) -> None:
+    BootstrapNASConfig.from_nncf(config_with("search", search))
+
+
+def test_the_length_of_a_rate_that_no_stage_has_is_not_judged() -> None:
+    block = {"schedule": {"list_stage_descriptions": [{"epochs": 3, "epochs_lr": 2}]}, "lr_schedule": {"params": {}}}
+    BootstrapNASConfig.from_nncf(config_with("training", block))
+
+
+def test_inputs_have_different_keywords() -> None:
+    inputs = [{"sample_size": [1], "keyword": "ids"}, {"sample_size": [1]}, {"sample_size": [1]}]
+    read_config({"input_info": inputs})
+    (error,) = errors_of({"input_info": [*inputs, {"sample_size": [2], "keyword": "ids"}]})
+    assert error.startswith("$.input_info[3].keyword: must be another one than")
+
+
+def test_a_registered_name_may_be_used_and_a_measure_alone_be_constrained() -> None:
+    block = {"algorithm": "mine", "constraints": {"energy": {"max": 2}, "latency_ms": {"max": 3}}}
+    assert len(errors_of(config_with("search", block))) == 2
+    try:
+        Registry[int]("measure", rules.MEASURES).register("energy")(1)
+        Registry[int]("search algorithm", rules.SEARCH_ALGORITHMS).register("mine")(1)
+        typed = BootstrapNASConfig.from_nncf(config_with("search", block))
+    finally:
+        rules.MEASURES.discard("energy")
+        rules.SEARCH_ALGORITHMS.discard("mine")
     assert typed.search.constraints["energy"].max == 2.0
 
 

@@ -89,6 +89,13 @@ def test_inputs_of_any_kind_are_fed() -> None:
     assert measure_latency(Masked(), example, LatencyConfig(iterations=1)).iterations == 1
 
 
+def test_inputs_without_a_batch_keep_their_size() -> None:
+    example = ExampleInput((torch.ones(4, 3, 8), torch.ones(8)))
+    workload = to_workload(Masked(), example)
+    assert [str(port.partial_shape) for port in workload.model.inputs] == ["[1,3,8]", "[8]"]
+    assert measure_workloads({"m": workload}, LatencyConfig(iterations=1))["m"].iterations == 1
+
+
 def test_several_modules_are_measured_by_name() -> None:
     records = measure_latencies({"large": small(8), "small": small()}, EXAMPLE, LatencyConfig(iterations=3))
     assert list(records) == ["large", "small"]
@@ -114,6 +121,11 @@ def test_one_model_runs_warm_up_and_iterations(run) -> None:
     turns, records = run({"a": 1.0}, LatencyConfig(warmup=3, iterations=25, max_seconds=1.0))
     assert len(records["a"]) == 25
     assert len(turns) == 3 + 25
+
+
+def test_warm_up_ends_after_a_tenth_of_the_time(run) -> None:
+    turns, records = run({"a": 20.0}, LatencyConfig(warmup=50, iterations=10, max_seconds=1.0))
+    assert len(turns) - len(records["a"]) == 5
 
 
 def test_models_take_turns_and_warm_up_again_at_each(run) -> None:

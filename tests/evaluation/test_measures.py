@@ -60,3 +60,17 @@ def test_an_objective_from_outside_is_one_function(monkeypatch: pytest.MonkeyPat
 def test_an_unknown_objective_is_an_error() -> None:
     with pytest.raises(RegistryError, match="Did you mean 'latency_ms'"):
         measure_candidate(candidate([]), ["latency"])
+
+
+def test_latency_leaves_the_module_on_its_device() -> None:
+    class Elsewhere(nn.Linear):
+        """As if its device were another one; a module on `meta` cannot come back from there."""
+
+        def cpu(self) -> nn.Linear:
+            return nn.Linear(3, 2)
+
+    module = Elsewhere(3, 2, device="meta")
+    subject = Candidate(lambda: module, Cost(macs=6, parameters=8, weights=6), CONTEXT)
+    assert measure_candidate(subject, ["latency_ms"]).values["latency_ms"] > 0
+    assert subject.module is module
+    assert module.weight.device.type == "meta"

@@ -40,6 +40,13 @@ class Nested(nn.Module):
         return {"scale": logits * scale, "rest": (logits, None, pair[0] + 1)}
 
 
+class Unbatched(nn.Module):
+    """An input and an output without a batch, and an output whose first dimension is a multiple of the batch size."""
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return x * mask, mask * 2, x.flatten(0, 1) + mask
+
+
 class BatchAsNumber(nn.Module):
     """Takes the batch size as a plain number, which a trace writes into the graph."""
 
@@ -56,6 +63,10 @@ class BatchInCode(nn.Module):
 
 def image_example() -> ExampleInput:
     return ExampleInput((torch.randn(1, 3, 8, 8),))
+
+
+def unbatched_example() -> ExampleInput:
+    return ExampleInput((torch.randn(1, 3, 8, 8), torch.randn(8)))
 
 
 def nested_example() -> ExampleInput:

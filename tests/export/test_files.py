@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import onnxruntime
 import openvino as ov
@@ -13,9 +14,18 @@ import torchvision
 from torch import Tensor, nn
 
 from bootstrapnas_ext.errors import ExportError
-from bootstrapnas_ext.export import FORMATS, export_subnet, files
+from bootstrapnas_ext.export import FORMATS, export_subnet, files, runners
 from bootstrapnas_ext.inputs import ExampleInput
-from tests.export.nets import BatchAsNumber, BatchInCode, ConvNet, Nested, image_example, nested_example
+from tests.export.nets import (
+    BatchAsNumber,
+    BatchInCode,
+    ConvNet,
+    Nested,
+    Unbatched,
+    image_example,
+    nested_example,
+    unbatched_example,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -86,10 +96,19 @@ def pack(outputs: Tensor | list[Tensor]) -> list[Tensor]:
 @pytest.mark.parametrize(
     ("module", "format_", "message"),
     [
-        (BatchAsNumber(), "onnx", "onnx cannot run a batch of 1: "),
-        (BatchAsNumber(), "ir", r"does not run with a batch of 1; .*use `x\.shape\[0\]`"),
-        (BatchAsNumber(), "torch", r"BatchAsNumber cannot be exported by torch\.export: Constraints violated"),
-        (BatchInCode(), "onnx", "The model cannot run a batch of 1: shape"),
+        (
+            BatchAsNumber(),
+            "onnx",
+            r"the ONNX model cannot run a batch of 1: .*use `x\.shape\[0\]`",
+        ),
+        (
+            BatchAsNumber(),
+            "ir",
+            r"the ONNX model cannot run a batch of 1: .*use `x\.shape\[0\]`",
+        ),
+        (BatchAsNumber(), "torch", r"torch\.export: Constraints violated.*use `x\.shape\[0\]`"),
+        (BatchInCode(), "onnx", "BatchInCode cannot be run on the example input with a batch of 1: shape"),
+        (BatchInCode(), "torch", r"torch\.export: Constraints violated.*use `x\.shape\[0\]`"),
     ],
 )
 def test_model_of_one_batch_size_is_an_error(module: nn.Module, format_: str, message: str, tmp_path: Path) -> None:
@@ -112,8 +131,92 @@ def test_file_that_its_library_refuses_is_an_error(tmp_path: Path, monkeypatch: 
         raise RuntimeError("version too new\nsecond line")
 
     monkeypatch.setattr(files, "onnx_runner", refuse)
-    with pytest.raises(ExportError, match=r"model\.onnx cannot be loaded again: version too new$"):
+    with pytest.raises(
+        ExportError, match=r"model\.onnx cannot be loaded again: version too new; leave 'onnx' out of `formats`\.$"
+    ):
         export_subnet(ConvNet(), image_example(), tmp_path)
+
+
+class Convolution(nn.Conv2d):
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__(3, 4, 3, dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "format_"), [(torch.float64, "onnx"), (torch.bfloat16, "onnx"), (torch.bfloat16, "ir")]
+)
+def test_precision_that_a_library_lacks_is_an_error_that_says_what_to_do(
+    dtype: torch.dtype, format_: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ExportError, match="; convert the model and its example input to float32 before"):
+        export_subnet(Convolution(dtype), image_example().map(lambda x: x.to(dtype)), tmp_path, (format_,))
+
+
+def test_float64_is_exported_where_it_is_known(tmp_path: Path) -> None:
+    example = image_example().map(Tensor.double)
+    exported = export_subnet(Convolution(torch.float64), example, tmp_path, ("ir", "torch"))
+    assert all(d.max_relative < 1e-5 for d in exported.verification.differences.values())
+
+
+def test_tensors_without_a_batch_keep_their_size_in_all_formats(tmp_path: Path) -> None:
+    module, example = Unbatched(), unbatched_example()
+    exported = export_subnet(module, example, tmp_path, tuple(FORMATS))
+    assert all(d.max_relative < 1e-5 for d in exported.verification.differences.values())
+    stored = ov.Core().read_model(tmp_path / "model.xml")
+    assert [str(port.partial_shape) for port in stored.inputs] == ["[1,3,8,8]", "[8]"]
+    x, mask = example.args
+    results = ov.compile_model(stored, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([x.numpy(), mask.numpy()])
+    for index, expected in enumerate(module(x, mask)):
+        torch.testing.assert_close(torch.from_numpy(results[index]), expected)
+
+
+@pytest.mark.parametrize(("stored", "fails"), [(1, True), (4, True), (None, False)])
+def test_ir_is_run_as_it_is_stored(
+    stored: int | None, fails: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compile_model = runners._compile
+
+    def fail_if_static(model: ov.Model) -> Callable:
+        if model.is_dynamic():
+            return compile_model(model)
+        return Mock(side_effect=RuntimeError("as stored"))
+
+    monkeypatch.setattr(runners, "_compile", fail_if_static)
+    if fails:
+        with pytest.raises(ExportError, match=f"ir cannot run a batch of {stored}: as stored"):
+            export_subnet(ConvNet(), image_example().with_batch(2), tmp_path, ("ir",), ir_batch=stored)
+    else:
+        export_subnet(ConvNet(), image_example(), tmp_path, ("ir",), ir_batch=stored)
+
+
+def test_formats_that_would_leave_files_of_another_export_are_refused(tmp_path: Path) -> None:
+    export_subnet(ConvNet(), image_example(), tmp_path, ("onnx", "ir"))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ExportError, match=r"one export only, but it has model\.bin, model\.xml.*choose another folder"):
+        export_subnet(ConvNet(), image_example(), tmp_path, ("onnx", "torch"))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("moved", range(4))
+def test_interruption_leaves_no_files_of_two_exports(
+    moved: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export_subnet(ConvNet(), image_example(), tmp_path, tuple(FORMATS))
+    old = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    moves = []
+
+    def replace(source: Path, target: Path) -> None:
+        if len(moves) == moved:
+            raise OSError("no such luck")
+        moves.append(target.name)
+        source.rename(target)
+
+    monkeypatch.setattr(files.os, "replace", replace)
+    with pytest.raises(ExportError, match="no such luck"):
+        export_subnet(ConvNet(), image_example(), tmp_path, tuple(FORMATS))
+    assert names(tmp_path) == sorted(moves)
+    assert all((tmp_path / name).read_bytes() != old[name] for name in moves)
+    assert moves == ["model.onnx", "model.bin", "model.xml", "model.pt2"][:moved]
 
 
 def test_other_files_in_the_folder_stay(tmp_path: Path) -> None:

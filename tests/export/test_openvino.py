@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import openvino as ov
 import pytest
 import torch
+from torch import nn
 
 from bootstrapnas_ext.errors import ExportError
 from bootstrapnas_ext.export import export_subnet, save_ir, to_onnx, to_openvino
 from bootstrapnas_ext.export.openvino import with_batch
 from bootstrapnas_ext.inputs import ExampleInput
-from tests.export.nets import BatchInCode, ConvNet, image_example
+from tests.export.nets import BatchInCode, ConvNet, Unbatched, image_example, unbatched_example
 
 
 @pytest.fixture
@@ -60,8 +63,30 @@ def test_ir_that_cannot_be_written_is_an_error(model: ov.Model, tmp_path: Path) 
         save_ir(model, tmp_path / "file" / "model.xml")
 
 
+def test_only_inputs_with_a_batch_get_one() -> None:
+    model = to_openvino(to_onnx(Unbatched(), unbatched_example()))
+    shapes = [str(port.partial_shape) for batch in (4, None) for port in with_batch(model, batch).inputs]
+    assert shapes == ["[4,3,8,8]", "[8]", "[?,3,8,8]", "[8]"]
+
+
+def test_model_without_a_batch_is_left_as_it_is() -> None:
+    model = to_openvino(to_onnx(nn.ReLU(), ExampleInput((torch.tensor(2.0),))))
+    assert str(with_batch(model, 3).input(0).partial_shape) == "[]"
+
+
 def test_batch_that_the_graph_does_not_take_is_an_error() -> None:
-    model = to_openvino(to_onnx(BatchInCode(), ExampleInput((torch.randn(2, 4),))))
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter is deprecated
+        torch.onnx.export(
+            BatchInCode(),
+            (torch.randn(2, 4),),
+            buffer,
+            dynamo=False,
+            dynamic_axes={"x": {0: "batch"}},
+            input_names=["x"],
+        )
+    model = to_openvino(buffer.getvalue())
     with pytest.raises(ExportError, match="does not run with a batch of 3"):
         with_batch(model, 3)
 

@@ -104,6 +104,11 @@ def test_without_accuracy_the_first_objective_takes_its_place(figure):
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("MACs", "Latency (ms)")
 
 
+def test_plot_that_cannot_be_written(tmp_path):
+    with pytest.raises(CheckpointError, match=r"plot\.png cannot be written \(.*choose another folder"):
+        plot_search_progression(record("accuracy", "macs"), {}, tmp_path / "missing" / "plot.png")
+
+
 def test_nothing_to_plot(tmp_path):
     with pytest.raises(CheckpointError, match="nothing to plot: the search has no finished trial"):
         plot_search_progression(record("accuracy", "macs", count=0), {}, tmp_path / "plot.png")

@@ -13,6 +13,8 @@ from bootstrapnas_ext.search import OBJECTIVES, SearchPlan, SearchSettings
 
 def test_plan_survives_json(plan):
     assert SearchPlan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+    measured = dataclasses.replace(plan, measured_with={"names": ("accuracy", "macs")})
+    assert SearchPlan.from_json(json.loads(json.dumps(measured.to_json()))) == measured
     bare = dataclasses.replace(plan, reference=None)
     assert SearchPlan.from_json(json.loads(json.dumps(bare.to_json()))) == bare
 

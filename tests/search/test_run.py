@@ -205,6 +205,12 @@ def test_wrong_settings_make_no_database(plan, evaluate, path):
         (lambda p: {"settings": dataclasses.replace(p.settings, seed=9)}, "seed is 5 there, but 9 here"),
         (lambda p: {"settings": dataclasses.replace(p.settings, algorithm="random")}, "algorithm is 'NSGA2' there"),
         (lambda p: {"objectives": p.objectives[::-1]}, "objectives are accuracy .*, macs .* there, but macs .*, acc"),
+        (
+            lambda p: {"measured_with": {"weights": "b", "latency": {"threads": 1}}},
+            "weights is 'a' there, but 'b' here",
+        ),
+        (lambda p: {"measured_with": {"weights": "a", "latency": {"threads": 2}}}, "latency.threads is 1 there, but 2"),
+        (lambda p: {"measured_with": {"weights": "a"}}, "latency is {'threads': 1} there, but None here"),
         (lambda p: {"space": small_space(2)}, "'width:conv0' exists only there"),
         (lambda p: {"space": SearchSpace((*p.space.choices, *small_space(2).choices))}, "'c' exists only here"),
         (lambda p: {"space": SearchSpace(p.space.choices[::-1])}, "another order"),
@@ -215,6 +221,7 @@ def test_wrong_settings_make_no_database(plan, evaluate, path):
     ],
 )
 def test_another_search_cannot_be_resumed(plan, evaluate, path, change, match):
+    plan = dataclasses.replace(plan, measured_with={"weights": "a", "latency": {"threads": 1}})
     run_search(plan, evaluate, num_evals=3, path=path)
     before = path.read_bytes()
     with pytest.raises(CheckpointError, match=rf"holds another search and cannot be resumed: .*{match}"):

@@ -78,6 +78,12 @@ def test_foreign_file_is_refused(tmp_path: Path, contents: Any) -> None:
         load_checkpoint(tmp_path / "weights.pt")
 
 
+def test_checkpoint_without_a_part_is_refused(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "best.pt", {"optimizer": {}})
+    with pytest.raises(CheckpointError, match=r"best\.pt is damaged: it has no 'supernet'; use another one"):
+        load_supernet(FakeSupernet(), tmp_path / "best.pt")
+
+
 def test_code_in_the_file_is_not_run(tmp_path: Path) -> None:
     trace = tmp_path / "ran"
     torch.save({"format": Malicious(trace)}, tmp_path / "last.pt")

@@ -30,6 +30,7 @@ from bootstrapnas_ext.training import (
     create_distillation,
     load_checkpoint,
     load_supernet,
+    save_checkpoint,
 )
 from tests.training.fake_supernet import CLASSES, SPACE, FakeSupernet, TinyNet, extract, make_data, recalibrate
 
@@ -377,3 +378,30 @@ def test_on_a_terminal_there_is_a_bar_with_the_loss(tmp_path: Path) -> None:
     assert "30/30" in output, "a step is one of 5 epochs of 6"
     assert "epoch 5/5  stage 2/2 (kernel, depth, width)  loss" in output
     assert "top-1 of maximum 75.00 %, of minimum 75.00 %" in output
+
+
+def test_finished_training_is_not_overwritten(tmp_path: Path) -> None:
+    Run(tmp_path, stages=STAGES[:1])()
+    before = (tmp_path / "last.pt").read_bytes()
+    with pytest.raises(
+        CheckpointError, match=r"last\.pt holds a training already; resume it .*or choose another folder"
+    ):
+        Run(tmp_path, stages=STAGES[:1])()
+    assert (tmp_path / "last.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize("key", ["scheduler", "supernet", "optimizer", "history"])
+def test_checkpoint_without_a_part_is_refused(tmp_path: Path, key: str) -> None:
+    Run(tmp_path, stages=STAGES[:1])()
+    contents = load_checkpoint(tmp_path / "last.pt")
+    del contents[key]
+    save_checkpoint(tmp_path / "last.pt", contents)
+    with pytest.raises(CheckpointError, match=rf"last\.pt is damaged: it has no '{key}'"):
+        Run(tmp_path, stages=STAGES[:1])(resume=tmp_path / "last.pt")
+
+
+def test_checkpoint_with_another_history_is_refused(tmp_path: Path) -> None:
+    Run(tmp_path, stages=STAGES[:1])()
+    save_checkpoint(tmp_path / "last.pt", {**load_checkpoint(tmp_path / "last.pt"), "history": [{"epoch": 0}]})
+    with pytest.raises(CheckpointError, match=r"The history of .*last\.pt is damaged"):
+        Run(tmp_path, stages=STAGES[:1])(resume=tmp_path / "last.pt")

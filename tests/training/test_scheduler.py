@@ -182,6 +182,29 @@ def test_state_before_the_first_epoch_enters_the_first_stage() -> None:
     assert len(supernet.reorganized) == 1
 
 
+def test_reset_goes_back_to_the_start_and_to_the_optimizers_own_rate() -> None:
+    supernet = FakeSupernet()
+    scheduler = scheduler_of(supernet, StageConfig(epochs=2, reorg_weights=True))
+    optimizer = torch.optim.SGD(supernet.parameters(), lr=0.6)
+    scheduler.attach(optimizer, steps_per_epoch=3)
+    first = run(scheduler, epochs=2, steps=3)
+    assert optimizer.param_groups[0]["lr"] < 0.1
+    scheduler.reset()
+    assert (scheduler.current_epoch, scheduler.current_step) == (-1, -1)
+    assert optimizer.param_groups[0]["lr"] == 0.6
+    assert run(scheduler, epochs=2, steps=3) == first
+    assert len(supernet.reorganized) == 2
+
+
+@pytest.mark.parametrize("key", ["current_epoch", "current_step", "depends_on"])
+def test_something_else_than_a_state_is_refused(key: str) -> None:
+    scheduler = scheduler_of(FakeSupernet(), *STAGES)
+    state = scheduler.get_state()
+    del state[key]
+    with pytest.raises(CheckpointError, match=f"state has no '{key}'; give what"):
+        scheduler.load_state(state)
+
+
 @pytest.mark.parametrize(
     ("other", "match"),
     [

@@ -106,11 +106,6 @@ def test_overall_schedule_spans_all_stages() -> None:
     ] == pytest.approx([0.8, 0.4, 0.0])
 
 
-def test_stage_longer_than_its_learning_rate_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"`epochs <= epochs_lr` must hold.*\[0\] got \(epochs=3, epochs_lr=2\)"):
-        plan_stages(SPACE, with_stages(StageConfig(epochs=3, init_lr=0.1, epochs_lr=2)))
-
-
 @pytest.mark.parametrize(
     "params", [LRScheduleParams(base_lr=0.1, warmup_epochs=1), LRScheduleParams(base_lr=0.1, num_epochs=1)]
 )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bootstrapnas_ext.config import rules
 from bootstrapnas_ext.registry import Registry
 from bootstrapnas_ext.space import SearchSpace, Subnet
 
@@ -42,4 +43,4 @@ class Step:
 #: then lets the optimizer step once. A strategy is a pure function of the step.
 Strategy = Callable[[Step], tuple[Subnet, ...]]
 
-STRATEGIES: Registry[Strategy] = Registry("training strategy")
+STRATEGIES: Registry[Strategy] = Registry("training strategy", rules.STRATEGIES)
