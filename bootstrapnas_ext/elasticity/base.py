@@ -128,8 +128,8 @@ class Elasticity:
 
 Builder = Callable[[Propagation, ActiveSubnet, ElasticityConfig], Elasticity]
 ELASTICITIES: Registry[Builder] = Registry("elastic dimension", DIMENSIONS)
-"""Dimension name to a function that finds what is elastic. A new elasticity is one file with one registration, and may be
-named in a config from then on."""
+"""Dimension name to a function that finds what is elastic. A new elasticity is one file with one registration; configs
+may name it from then on."""
 
 
 def layer_name(graph: ModelGraph, op: str) -> str:
