@@ -49,6 +49,9 @@ class RunFolder:
         :param resume: Whether an interrupted run goes on.
         :raises CheckpointError: If something is missing, or would be overwritten.
         """
+        if TRAIN in modes and EXPORT in modes and SEARCH not in modes:
+            msg = f"--mode {TRAIN} {EXPORT} leaves out the search, which finds what to export; add {SEARCH}."
+            raise CheckpointError(msg)
         if TRAIN not in modes:
             self.check_trained()
             if SEARCH not in modes:
@@ -90,14 +93,16 @@ class RunFolder:
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
         """
-        Measures how long a part of the run takes. What the parts of an interrupted run took is added up.
+        Measures how long a part of the run takes, and adds it to what it took before: an interrupted part may go on.
 
         :param name: Of the part.
         """
         start = time.perf_counter()
-        yield
-        timing = self.timing()
-        write_json(self._timing, {**timing, name: round(timing.get(name, 0.0) + time.perf_counter() - start, 3)})
+        try:
+            yield
+        finally:
+            timing = self.timing()
+            write_json(self._timing, {**timing, name: round(timing.get(name, 0.0) + time.perf_counter() - start, 3)})
 
     def timing(self) -> dict[str, float]:
         """Returns the seconds of each part of the run so far."""

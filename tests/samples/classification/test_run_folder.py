@@ -89,3 +89,8 @@ def test_files_are_whole_or_not_there(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file.json", "file.pt"]
     with pytest.raises(CheckpointError, match="cannot be written"):
         save_tensors(tmp_path / "missing" / "file.pt", {})
+
+
+def test_export_without_the_search_in_between_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="leaves out the search"):
+        RunFolder(tmp_path).check((TRAIN, EXPORT), resume=False)
