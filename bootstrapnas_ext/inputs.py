@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from bootstrapnas_ext.errors import ModelError
+
 
 @dataclass(frozen=True)
 class ExampleInput:
@@ -23,6 +25,11 @@ class ExampleInput:
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.args, tuple):
+            msg = f"`args` must be a tuple, as in ExampleInput((tensor,)), but got {type(self.args).__name__}."
+            raise ModelError(msg)
 
     def tensors(self) -> list[Tensor]:
         """Returns all tensors in order."""

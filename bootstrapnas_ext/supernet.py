@@ -21,7 +21,7 @@ from bootstrapnas_ext.elasticity import ELASTICITIES, ActiveSubnet, Elasticity
 from bootstrapnas_ext.errors import CheckpointError, ModelError, SubnetError
 from bootstrapnas_ext.execution import Executor, collect_ports
 from bootstrapnas_ext.graph import ModelGraph, Propagation
-from bootstrapnas_ext.inputs import ExampleInput
+from bootstrapnas_ext.inputs import ExampleInput, as_input
 from bootstrapnas_ext.self_check import check_maximum, check_shapes, shape_check, subnet_must_run
 from bootstrapnas_ext.space import SearchSpace, Subnet
 from bootstrapnas_ext.summary import supernet_table
@@ -42,14 +42,16 @@ class Supernet:
         print(supernet.cost(supernet.space.minimum).macs)
 
     :param model: A model on any device, in any mode.
-    :param example: What to call it with.
+    :param example: What to call it with: an :class:`ExampleInput`, a tensor, a tuple or list of positional arguments,
+        or a dictionary of keyword arguments.
     :param config: What shall be elastic; everything with its defaults if not given.
     :raises ModelError: If the model cannot be traced, gives other outputs with the same input, has no elastic layer, or
         is a super-network already.
     """
 
-    def __init__(self, model: nn.Module, example: ExampleInput, config: ElasticityConfig | None = None) -> None:
+    def __init__(self, model: nn.Module, example: Any, config: ElasticityConfig | None = None) -> None:
         config = config or ElasticityConfig()
+        example = as_input(example)
         self.model = model
         self.example = example
         fresh = example.map(torch.clone)  # the model may change its input in place

@@ -79,3 +79,9 @@ def test_an_extraction_that_differs_is_found(
     with pytest.raises(ExportError, match="of extracted got"):
         deploy(supernet, supernet.space.minimum, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_tensor_alone_is_an_example_too() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 4, 3))
+    supernet = Supernet(model, torch.randn(1, 3, 8, 8))
+    assert supernet.example.args[0].shape == (1, 3, 8, 8)

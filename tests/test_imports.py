@@ -18,7 +18,7 @@ BASE: dict[str, set[str]] = {
     "registry": {"errors"},
     "space": {"errors"},
     "modes": set(),
-    "inputs": set(),
+    "inputs": {"errors"},
     "cost": {"registry"},
     "config": {"errors"},
     "search": {"space", "registry", "config"},

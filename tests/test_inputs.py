@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from bootstrapnas_ext.errors import ModelError
 from bootstrapnas_ext.inputs import ExampleInput
 
 
@@ -65,3 +66,8 @@ def test_only_tensors_with_a_batch_get_another_size() -> None:
 @pytest.mark.parametrize(("example", "size"), [(nested(), 2), (ExampleInput((torch.tensor(1.0), 3)), 1)])
 def test_the_batch_size_is_that_of_the_first_tensor(example: ExampleInput, size: int) -> None:
     assert example.batch_size == size
+
+
+def test_arguments_that_are_no_tuple_are_refused() -> None:
+    with pytest.raises(ModelError, match=r"as in ExampleInput\(\(tensor,\)\), but got Tensor"):
+        ExampleInput(torch.zeros(1, 3))  # type: ignore[arg-type]

@@ -119,8 +119,8 @@ def _check_directory(directory: Path, formats: Sequence[str]) -> None:
     found = [name for name in others if (directory / name).exists()]
     if found:
         msg = (
-            f"{directory} must hold files of one export only, but it has {', '.join(found)}, which `formats="
-            f"{tuple(formats)}` would leave beside the new files; choose another folder, or remove what it has."
+            f"{directory} must hold files of one export only, but it has {', '.join(found)}, which an export as "
+            f"{' and '.join(formats)} would leave beside the new files; choose another folder, or remove what it has."
         )
         raise ExportError(msg)
 

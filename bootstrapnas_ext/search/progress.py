@@ -66,7 +66,11 @@ def _lines(total: int, objectives: Sequence[Objective], console: Console) -> Cal
         first = trial.number if first < 0 else first
         if done == total or done * _LINES // total > trial.number * _LINES // total:
             left = (time.monotonic() - start) / (done - first) * (total - done)
-            console.print(f"search {done}/{total}, about {left:.0f} s left, {_text(trial, objectives)}", soft_wrap=True)
+            text = f"trial {trial.number}: {_text(trial, objectives)}"
+            console.print(
+                f"search {done}/{total}, about {left:.0f} s left, {text}",
+                soft_wrap=True,
+            )
 
     return on_trial
 

@@ -88,7 +88,10 @@ class Trainer:
         :raises TrainingError: If a loss is not finite.
         """
         if resume is None and (checkpoint_dir / LAST).exists():
-            msg = f"{checkpoint_dir / LAST} holds a training already; resume it (--resume), or choose another folder."
+            msg = (
+                f"{checkpoint_dir / LAST} holds a training already; resume it (`resume=True`, --resume), or choose "
+                "another folder."
+            )
             raise CheckpointError(msg)
         self._supernet.set_active(self._supernet.space.maximum)
         steps = self._check_data()

@@ -24,7 +24,7 @@ def shown(trial, terminal, numbers, total):
 def test_lines_now_and_then_without_a_terminal(trial):
     lines = shown(trial, False, range(50), 50).splitlines()
     assert [line.split(",")[0] for line in lines] == [f"search {done}/50" for done in range(5, 51, 5)]
-    assert lines[-1] == "search 50/50, about 0 s left, accuracy 90.49 %, latency_ms 2 ms"
+    assert lines[-1] == "search 50/50, about 0 s left, trial 49: accuracy 90.49 %, latency_ms 2 ms"
 
 
 @pytest.mark.parametrize("terminal", [True, False])
