@@ -12,6 +12,7 @@ from bootstrapnas_ext import BootstrapNASController
 from bootstrapnas_ext.algorithms import SearchResult
 from bootstrapnas_ext.deployment import Deployed
 from bootstrapnas_ext.evaluation import measure_latencies, top1_accuracy
+from bootstrapnas_ext.report.plots import plot_search_progression
 from bootstrapnas_ext.search import Trial
 from samples.classification.pipeline import Pipeline
 from samples.classification.report import INPUT_MODEL, Figures, results_table, versions
@@ -28,6 +29,8 @@ def export_chosen(pipeline: Pipeline, controller: BootstrapNASController) -> Non
     folder, console = pipeline.folder, pipeline.console
     result = pipeline.search_result()
     chosen = result.selection.chosen
+    # The search has drawn it too, but the config may choose others now.
+    plot_search_progression(result.record, chosen, folder.plot)
     with folder.timed(EXPORT):
         deployed = {}
         for name, trial in chosen.items():

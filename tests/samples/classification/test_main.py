@@ -128,14 +128,26 @@ def test_killed_search_ends_with_the_trials_of_one_that_was_not(finished: Path, 
     assert (run / "subnets" / "best" / "model.xml").is_file()
 
 
+def test_interrupt_says_how_to_go_on(tmp_path: Path) -> None:
+    process = start("--config", write_config(tmp_path / "config.json"), "--output-dir", tmp_path / "run")
+    while process.poll() is None and not (tmp_path / "run" / "config.json").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == "Interrupted. Add --resume to the same command to go on."
+
+
 def test_parts_one_by_one(copied: Path, finished: Path) -> None:
     (copied / "trials.db").unlink()
     (copied / "summary.json").unlink()
     assert main(["--output-dir", str(copied), "--mode", "search"]) == 0
     assert not (copied / "summary.json").exists()
     assert len(read_search(copied / "trials.db").trials) == 40
+    (copied / "search_progression.png").unlink()
     assert main(["--output-dir", str(copied), "--mode", "export"]) == 0
     assert (copied / "summary.json").exists()
+    assert (copied / "search_progression.png").exists()
     assert main(["--output-dir", str(copied), "--resume"]) == 0
     assert (copied / "supernet.pt").read_bytes() == (finished / "supernet.pt").read_bytes()
 
