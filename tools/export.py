@@ -21,12 +21,15 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the repository, for the sample that made the run
     sys.path.append("")  # the current folder, for a model of your own
 
-from bootstrapnas_ext import SearchSpace, Subnet
+from bootstrapnas_ext import Cost, SearchSpace, Subnet
 from bootstrapnas_ext.errors import SubnetError
 from bootstrapnas_ext.export import FORMATS, VerificationReport
+from bootstrapnas_ext.search import ACCURACY, Trial, read_search
 from samples.classification.command_line import exit_code
+from samples.classification.exporting import subnet_record
 from samples.classification.pipeline import Pipeline
-from samples.classification.run_folder import RunFolder
+from samples.classification.report import benchmark_command, short
+from samples.classification.run_folder import SUBNET, RunFolder, write_json
 from samples.classification.settings import effective_config
 
 
@@ -54,18 +57,20 @@ def run(arguments: Sequence[str]) -> None:
     pipeline = Pipeline(config, folder, torch.device("cpu"), console)
     controller = pipeline.build()
     pipeline.load(controller)
-    subnet = find_subnet(options.subnet, controller.supernet.space, pipeline)
+    supernet = controller.supernet
+    subnet = find_subnet(options.subnet, supernet.space, pipeline)
+    trial, cost = find_trial(subnet, folder), supernet.cost(subnet)
+    _show(console, description(options.subnet, trial, cost, supernet.cost(supernet.space.maximum)))
     exported = pipeline.deploy(controller, subnet, options.output_dir, options.format, options.ir_batch)
+    record = options.output_dir / SUBNET
+    write_json(record, subnet_record(subnet, trial, cost, exported))
     console.print(verification_table(exported.verification))
-    lines = [f"Written: {path}" for path in exported.files]
+    _show(console, *(f"Written: {path}" for path in (*exported.files, record)))
     if "ir" in options.format:
         shape = ",".join(map(str, (1, *pipeline.settings.image_shape)))
-        shape_option = f" -data_shape [{shape}]" if options.ir_batch is None else ""
-        lines.append(
-            f"To measure it: benchmark_app -m {options.output_dir / 'model.xml'} -d CPU -hint latency{shape_option}"
-        )
-    for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        dynamic = ("-data_shape", f"[{shape}]") if options.ir_batch is None else ()
+        latency = pipeline.nas.search.latency
+        _show(console, f"To measure it: {benchmark_command(options.output_dir / 'model.xml', latency, *dynamic)}")
 
 
 def find_subnet(text: str, space: SearchSpace, pipeline: Pipeline) -> Subnet:
@@ -98,6 +103,35 @@ def find_subnet(text: str, space: SearchSpace, pipeline: Pipeline) -> Subnet:
     return space.validate(chosen[text].subnet)
 
 
+def find_trial(subnet: Subnet, folder: RunFolder) -> Trial | None:
+    """
+    Returns the trial that measured a subnet, if there is one.
+
+    :param subnet: The subnet.
+    :param folder: Of the run, which need not have been searched.
+    :raises CheckpointError: If the search is damaged.
+    """
+    trials = read_search(folder.trials).trials if folder.trials.exists() else ()
+    return next((trial for trial in trials if trial.subnet == subnet), None)
+
+
+def description(text: str, trial: Trial | None, cost: Cost, maximum: Cost) -> str:
+    """
+    Returns what is exported, in one line.
+
+    :param text: What the user called it.
+    :param trial: That measured it, if there is one.
+    :param cost: Of the subnet.
+    :param maximum: Of the maximum subnet.
+    """
+    macs = f"{short(cost.macs)} MACs, {100 * cost.macs / maximum.macs:.0f} % of the maximum"
+    if trial is None:
+        return f"Exporting {text}, which the search has not measured: {macs}"
+    name = f"trial {trial.number}" if text.isdecimal() else f"{text}, trial {trial.number}"
+    accuracy = f"{trial.values[ACCURACY]:.2f} % validation accuracy, " if ACCURACY in trial.values else ""
+    return f"Exporting {name}: {accuracy}{macs}"
+
+
 def verification_table(report: VerificationReport) -> Table:
     """
     Returns a table of the differences that the verification found.
@@ -110,6 +144,11 @@ def verification_table(report: VerificationReport) -> Table:
             name, f"{difference.max_absolute:.1e}", f"{difference.max_relative:.1e}", f"{difference.tolerance:.0e}"
         )
     return table
+
+
+def _show(console: Console, *lines: str) -> None:
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _read_subnet(path: Path, space: SearchSpace) -> Subnet:

@@ -8,15 +8,23 @@ from typing import Any
 
 from torch import nn
 
-from bootstrapnas_ext import BootstrapNASController
+from bootstrapnas_ext import BootstrapNASController, Cost, Subnet
 from bootstrapnas_ext.algorithms import SearchResult
 from bootstrapnas_ext.deployment import Deployed
 from bootstrapnas_ext.evaluation import measure_latencies, top1_accuracy
 from bootstrapnas_ext.report.plots import plot_search_progression
 from bootstrapnas_ext.search import Trial
 from samples.classification.pipeline import Pipeline
-from samples.classification.report import INPUT_MODEL, Figures, results_table, versions
-from samples.classification.run_folder import EXPORT, write_json
+from samples.classification.report import (
+    INPUT_MODEL,
+    Figures,
+    benchmark_command,
+    results_table,
+    shown_names,
+    verdict,
+    versions,
+)
+from samples.classification.run_folder import EXPORT, SUBNET, write_json
 
 
 def export_chosen(pipeline: Pipeline, controller: BootstrapNASController) -> None:
@@ -29,19 +37,39 @@ def export_chosen(pipeline: Pipeline, controller: BootstrapNASController) -> Non
     folder, console = pipeline.folder, pipeline.console
     result = pipeline.search_result()
     chosen = result.selection.chosen
+    names = shown_names(chosen, satisfied=result.selection.satisfied)
     # The search has drawn it too, but the config may choose others now.
-    plot_search_progression(result.record, chosen, folder.plot)
+    plot_search_progression(result.record, {names[name]: trial for name, trial in chosen.items()}, folder.plot)
     with folder.timed(EXPORT):
         deployed = {}
         for name, trial in chosen.items():
-            console.print(f"export: {name} is trial {trial.number}", highlight=False)
+            console.print(f"export: {names[name]} is trial {trial.number}", highlight=False)
             deployed[name] = pipeline.deploy(controller, trial.subnet, folder.subnets / name)
         console.print("export: accuracy on the test part, and latency in turns", highlight=False)
         figures = _measure(pipeline, controller, chosen, {name: found.module for name, found in deployed.items()})
         for name, trial in chosen.items():
-            write_json(folder.subnets / name / "subnet.json", _subnet(trial, figures[name], deployed[name]))
+            record = subnet_record(trial.subnet, trial, figures[name].cost, deployed[name])
+            latency = figures[name].latency.as_dict()
+            write_json(folder.subnets / name / SUBNET, {**figures[name].as_dict(), **record, "latency": latency})
     write_json(folder.summary, _summary(pipeline, result, figures))
     _show(pipeline, result, figures)
+
+
+def subnet_record(subnet: Subnet, trial: Trial | None, cost: Cost, deployed: Deployed) -> dict[str, Any]:
+    """
+    Returns what is known of an exported subnet, but for figures on the test part, as JSON can hold it.
+
+    :param subnet: The subnet.
+    :param trial: Of the search, if it has measured the subnet.
+    :param cost: Of one image.
+    :param deployed: What was exported.
+    """
+    return {
+        **({} if trial is None else {"trial": trial.number, "measurements": dict(trial.values)}),
+        "choices": dict(subnet),
+        "cost": asdict(cost),
+        "verification": deployed.verification.as_dict(),
+    }
 
 
 def _measure(
@@ -61,26 +89,17 @@ def _measure(
     return figures
 
 
-def _subnet(trial: Trial, figures: Figures, deployed: Deployed) -> dict[str, Any]:
-    return {
-        **figures.as_dict(),
-        "trial": trial.number,
-        "choices": dict(trial.subnet),
-        "measurements": dict(trial.values),
-        "cost": asdict(figures.cost),
-        "verification": deployed.verification.as_dict(),
-        "latency": figures.latency.as_dict(),
-    }
-
-
 def _summary(pipeline: Pipeline, result: SearchResult, figures: Mapping[str, Figures]) -> dict[str, Any]:
+    selection = result.selection
     return {
         INPUT_MODEL: figures[INPUT_MODEL].as_dict(),
         "subnets": [
-            {**figures[name].as_dict(), "trial": trial.number} for name, trial in result.selection.chosen.items()
+            # Either all of them keep to the bounds, or there is but the nearest one.
+            {**figures[name].as_dict(), "trial": trial.number, "satisfied": selection.satisfied}
+            for name, trial in selection.chosen.items()
         ],
         "pareto": [{"trial": trial.number, **trial.values, "choices": dict(trial.subnet)} for trial in result.front],
-        "selection": result.selection.reason,
+        "selection": selection.reason,
         "timing_s": pipeline.folder.timing(),
         "seed": pipeline.settings.seed,
         "versions": versions(),
@@ -88,14 +107,15 @@ def _summary(pipeline: Pipeline, result: SearchResult, figures: Mapping[str, Fig
 
 
 def _show(pipeline: Pipeline, result: SearchResult, figures: Mapping[str, Figures]) -> None:
-    folder, console = pipeline.folder, pipeline.console
-    console.print(results_table(list(figures.values())))
+    folder, console, selection = pipeline.folder, pipeline.console, result.selection
+    names = shown_names(selection.chosen, satisfied=selection.satisfied)
+    console.print(results_table(list(figures.values()), names))
     best = folder.subnets / "best" / "model.xml"
     for line in (
-        result.selection.reason,
+        verdict(selection),
         f"All trials in a picture: {folder.plot}",
         f"All figures: {folder.summary}",
-        f"The best subnet for OpenVINO: {best}",
-        f"To measure it: benchmark_app -m {best} -d CPU -hint latency",
+        f"The {names['best']} subnet for OpenVINO: {best}",
+        f"To measure it: {benchmark_command(best, pipeline.nas.search.latency)}",
     ):
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.table import Table
 
 from bootstrapnas_ext import Cost
+from bootstrapnas_ext.config import LatencyConfig
 from bootstrapnas_ext.evaluation import LatencyRecord
+from bootstrapnas_ext.search import Selection
 
 INPUT_MODEL = "input_model"
 _PACKAGES = ("bootstrapnas_ext", "torch", "torchvision", "nncf", "openvino", "onnx", "onnxruntime", "optuna", "numpy")
@@ -45,12 +49,55 @@ class Figures:
         }
 
 
-def results_table(figures: Sequence[Figures]) -> Table:
+def shown_names(names: Iterable[str], *, satisfied: bool) -> dict[str, str]:
+    """
+    Returns chosen subnets' names as people see them: with a star where they do not keep to the bounds.
+
+    :param names: Of the chosen subnets.
+    :param satisfied: Whether they keep to the bounds.
+    """
+    return {name: name if satisfied else f"{name}*" for name in names}
+
+
+def verdict(selection: Selection) -> str:
+    """
+    Returns why the subnets were chosen; where they do not keep to the bounds, what the star means and what to do.
+
+    :param selection: Of a search.
+    """
+    if selection.satisfied:
+        return selection.reason
+    return (
+        f"* {selection.reason} Train for more epochs, raise `num_evals`, or ask for less with a larger `acc_delta` or "
+        "wider `constraints`."
+    )
+
+
+def benchmark_command(model: Path, latency: LatencyConfig, *options: str) -> str:
+    """
+    Returns the command that measures a model with OpenVINO's own tool as the package does.
+
+    :param model: The IR.
+    :param latency: How the package measures.
+    :param options: Further options of the tool.
+    """
+    tuning = ["-hint", latency.performance_hint]
+    if latency.num_threads is not None:
+        # The tool takes no threads beside a hint. One stream is what the latency hint amounts to.
+        streams = ["-nstreams", "1"] if latency.performance_hint == "latency" else []
+        tuning = ["-hint", "none", "-nthreads", str(latency.num_threads), *streams]
+    precision = ["-infer_precision", latency.inference_precision]
+    return shlex.join(["benchmark_app", "-m", str(model), "-d", "CPU", *tuning, "-api", "sync", *precision, *options])
+
+
+def results_table(figures: Sequence[Figures], names: Mapping[str, str] | None = None) -> Table:
     """
     Returns a table of models.
 
     :param figures: The input model, which the others are compared with, and the others.
+    :param names: Other names to show, as :func:`shown_names` returns them.
     """
+    names = names or {}
     # Narrow enough for 80 columns.
     table = Table(title="Input model and chosen subnets", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("model", no_wrap=True)
@@ -59,7 +106,7 @@ def results_table(figures: Sequence[Figures]) -> Table:
     first = figures[0]
     for model in figures:
         table.add_row(
-            model.name,
+            names.get(model.name, model.name),
             f"{model.top1:.2f}" + ("" if model is first else f" ({model.top1 - first.top1:+.2f})"),
             _with_share(model.cost.macs, first.cost.macs),
             _with_share(model.cost.parameters, first.cost.parameters),
@@ -80,7 +127,15 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _with_share(value: int, of: int) -> str:
+def short(value: int) -> str:
+    """
+    Returns a number in three digits, for example ``1.06M``.
+
+    :param value: The number.
+    """
     factor, unit = next((item for item in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if value >= item[0]), (1, ""))
-    short = f"{value / factor:.3g}{unit}"
-    return short if value == of else f"{short} ({100 * value / of:.0f}%)"
+    return f"{value / factor:.3g}{unit}"
+
+
+def _with_share(value: int, of: int) -> str:
+    return short(value) if value == of else f"{short(value)} ({100 * value / of:.0f}%)"

@@ -20,6 +20,8 @@ from bootstrapnas_ext.training import BEST
 
 TRAIN, SEARCH, EXPORT = "train", "search", "export"
 MODES = (TRAIN, SEARCH, EXPORT)
+SUBNET = "subnet.json"
+"""What is known of an exported subnet, beside its files."""
 
 
 class RunFolder:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from bootstrapnas_ext.errors import CheckpointError, ConfigError, DataError, ModelError
 
-_SHOWN = 10
-"""How many names a message lists."""
+_SHOWN = 3
+"""How many names of each kind a message lists."""
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -23,7 +23,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     :param model: Gets the weights.
     :param path: Of a file that ``torch.save`` wrote.
     :raises CheckpointError: If the file is missing, damaged or holds something else.
-    :raises ModelError: If names or shapes do not fit; the message lists them.
+    :raises ModelError: If names or shapes do not fit; the message lists the first of each kind.
     """
     state = _read_state(path)
     own = model.state_dict()
@@ -95,4 +95,4 @@ def _read_state(path: Path) -> dict[str, Tensor]:
 
 def _listed(names: list[str]) -> str:
     shown = ", ".join(names[:_SHOWN])
-    return shown if len(names) <= _SHOWN else f"{shown}, and {len(names) - _SHOWN} more"
+    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"

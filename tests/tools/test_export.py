@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,7 +34,8 @@ def export(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 def test_best_is_what_the_run_exported(export: Callable[..., tuple[int, str]], finished: Path, tmp_path: Path) -> None:
     code, output = export("best", "--format", "onnx", "ir", "torch")
     assert code == 0
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"model.onnx", "model.xml", "model.bin", "model.pt2"}
+    files = {path.name for path in (tmp_path / "out").iterdir()}
+    assert files == {"model.onnx", "model.xml", "model.bin", "model.pt2", "subnet.json"}
     for part in ("Verification", "extracted", "onnx", "ir", "torch", f"benchmark_app -m {tmp_path / 'out/model.xml'}"):
         assert part in output
     x = np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype("float32")
@@ -49,7 +52,7 @@ def test_maximum_and_minimum_in_a_dynamic_ir(export: Callable[..., tuple[int, st
     for subnet in ("max", "min"):
         code, output = export(subnet, "--format", "ir", "--ir-batch", "dynamic")
         assert code == 0
-        assert "-data_shape [1,3,8,8]" in output
+        assert "-data_shape '[1,3,8,8]'" in output
         sizes.append((tmp_path / "out" / "model.bin").stat().st_size)
     assert ov.Core().read_model(tmp_path / "out" / "model.xml").input(0).partial_shape[0].is_dynamic
     assert sizes[0] > 10 * sizes[1]
@@ -66,6 +69,60 @@ def test_trial_and_file(export: Callable[..., tuple[int, str]], finished: Path, 
         weights.append((tmp_path / "out" / "model.bin").read_bytes())
     assert weights[0] == weights[1] == weights[2]
     assert ov.Core().read_model(tmp_path / "out" / "model.xml").input(0).shape[0] == 4
+
+
+def test_record_beside_a_torch_program(export: Callable[..., tuple[int, str]], finished: Path, tmp_path: Path) -> None:
+    trial = read_search(finished / "trials.db").trials[7]
+    code, output = export(7, "--format", "torch")
+    assert code == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"model.pt2", "subnet.json"}
+    record = json.loads((tmp_path / "out" / "subnet.json").read_text(encoding="utf-8"))
+    of_the_run = json.loads((finished / "subnets" / "best" / "subnet.json").read_text(encoding="utf-8"))
+    assert record.keys() == of_the_run.keys() - {"name", "top1", "macs", "parameters", "latency_ms", "latency"}
+    assert record["trial"] == 7
+    assert record["choices"] == dict(trial.subnet)
+    assert record["measurements"] == dict(trial.values)
+    assert record["cost"].keys() == of_the_run["cost"].keys()
+    assert record["cost"]["macs"] == trial.values["macs"]
+    assert record["verification"]["differences"].keys() == {"extracted", "torch"}
+    accuracy = f"{trial.values['accuracy']:.2f} % validation accuracy"
+    assert re.search(rf"^Exporting trial 7: {accuracy}, \S+ MACs, \d+ % of the maximum$", output, re.MULTILINE)
+
+
+def test_record_of_the_best_is_that_of_the_run_without_the_test_part(
+    export: Callable[..., tuple[int, str]], finished: Path, tmp_path: Path
+) -> None:
+    of_the_run = json.loads((finished / "subnets" / "best" / "subnet.json").read_text(encoding="utf-8"))
+    code, output = export("best")
+    assert code == 0
+    assert f"Exporting best, trial {of_the_run['trial']}: " in output
+    record = json.loads((tmp_path / "out" / "subnet.json").read_text(encoding="utf-8"))
+    assert record == {key: of_the_run[key] for key in record}
+
+
+def test_subnet_that_no_trial_has_measured(
+    export: Callable[..., tuple[int, str]], finished: Path, tmp_path: Path
+) -> None:
+    trials = read_search(finished / "trials.db").trials
+    maximum, minimum = (dict(trial.subnet) for trial in trials[:2])
+    mixtures = ({**maximum, name: minimum[name]} for name in maximum)
+    choices = next(mixture for mixture in mixtures if all(mixture != dict(trial.subnet) for trial in trials))
+    (tmp_path / "own.json").write_text(json.dumps(choices), encoding="utf-8")
+    code, output = export(tmp_path / "own.json", "--format", "ir")
+    assert code == 0
+    assert "own.json, which the search has not measured: " in output
+    record = json.loads((tmp_path / "out" / "subnet.json").read_text(encoding="utf-8"))
+    assert record.keys() == {"choices", "cost", "verification"}
+    assert record["choices"] == choices
+
+
+def test_maximum_of_a_run_without_a_search(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    (run / "trials.db").unlink()
+    arguments = ["--run", str(run), "--subnet", "max", "--format", "ir", "--output-dir", str(tmp_path / "out")]
+    assert main(arguments) == 0
+    assert "MACs, 100 % of the maximum" in capsys.readouterr().out
+    assert "trial" not in json.loads((tmp_path / "out" / "subnet.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize(

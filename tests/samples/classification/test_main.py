@@ -17,9 +17,12 @@ import pytest
 import torch
 from PIL import Image
 
+from bootstrapnas_ext.config import LatencyConfig
 from bootstrapnas_ext.search import read_search
+from samples.classification import exporting
 from samples.classification.command_line import main
 from samples.classification.models import create_model
+from samples.classification.report import benchmark_command
 from tests.samples.runs import ROOT, count_trials, finish, start, write_config
 
 
@@ -54,6 +57,7 @@ def test_summary(finished: Path) -> None:
         assert model["latency_ms"] > 0
     assert [model["name"] for model in summary["subnets"]] == ["best", "most_accurate"]
     for model in summary["subnets"]:
+        assert model["satisfied"] is True
         assert model["macs"] == record.trials[model["trial"]].values["macs"]
         assert 2 * model["macs"] <= summary["input_model"]["macs"]
     assert summary["input_model"]["parameters"] == 269_722
@@ -83,7 +87,7 @@ def test_what_a_user_sees(finished: Path, finished_output: str) -> None:
         "search 40/40",
         "Input model and chosen subnets",
         f"All trials in a picture: {finished / 'search_progression.png'}",
-        f"benchmark_app -m {finished / 'subnets' / 'best' / 'model.xml'} -d CPU -hint latency",
+        f"To measure it: benchmark_app -m {finished / 'subnets' / 'best' / 'model.xml'} -d CPU -hint latency",
     ):
         assert part in finished_output
 
@@ -104,13 +108,22 @@ def test_reported_accuracy_is_that_of_the_exported_model_on_the_test_part(finish
     assert 100 * float(np.mean(outputs.argmax(axis=1) == targets.numpy())) == pytest.approx(subnet["top1"], abs=0.2)
 
 
-def test_benchmark_app_runs_the_best_subnet(finished: Path) -> None:
-    command = [str(Path(sys.executable).with_name("benchmark_app")), "-m", str(finished / "subnets/best/model.xml")]
-    run = subprocess.run(
-        [*command, "-d", "CPU", "-hint", "latency", "-t", "1"], capture_output=True, text=True, check=False
-    )
+@pytest.mark.parametrize("threads", [None, 1])
+def test_printed_benchmark_command_measures_as_the_run_did(
+    threads: int | None, finished: Path, finished_output: str
+) -> None:
+    subnet = json.loads((finished / "subnets" / "best" / "subnet.json").read_text(encoding="utf-8"))
+    printed = re.findall(r"^To measure it: (.*)$", finished_output, re.MULTILINE)[0]
+    if threads is not None:
+        printed = benchmark_command(finished / "subnets" / "best" / "model.xml", LatencyConfig(num_threads=threads))
+    tool, *arguments = shlex.split(printed)
+    command = [str(Path(sys.executable).with_name(tool)), *arguments, "-t", "1"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "Median" in run.stdout
+    assert f"INFERENCE_NUM_THREADS: {threads or subnet['latency']['num_threads']}\n" in run.stdout
+    assert "INFERENCE_PRECISION_HINT: <Type: 'float32'>" in run.stdout
+    assert "NUM_STREAMS: 1" in run.stdout
 
 
 def test_killed_search_ends_with_the_trials_of_one_that_was_not(finished: Path, tmp_path: Path) -> None:
@@ -150,6 +163,25 @@ def test_parts_one_by_one(copied: Path, finished: Path) -> None:
     assert (copied / "search_progression.png").exists()
     assert main(["--output-dir", str(copied), "--resume"]) == 0
     assert (copied / "supernet.pt").read_bytes() == (finished / "supernet.pt").read_bytes()
+
+
+def test_nothing_is_called_best_without_a_mark_where_nothing_keeps_to_the_bounds(
+    copied: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = json.loads((copied / "config.json").read_text(encoding="utf-8"))
+    config["bootstrapNAS"]["search"]["constraints"] = {"macs": {"max": 1}}
+    (copied / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    drawn: list[str] = []
+    monkeypatch.setattr(exporting, "plot_search_progression", lambda record, chosen, path: drawn.extend(chosen))
+    assert main(["--output-dir", str(copied), "--mode", "export"]) == 0
+    output = capsys.readouterr().out
+    assert drawn == ["best*"]
+    assert re.search(r"^ best\* ", output, re.MULTILINE)
+    assert "\n* None of 40 trials keeps to" in output
+    assert "`num_evals`" in output
+    summary = json.loads((copied / "summary.json").read_text(encoding="utf-8"))
+    assert [(model["name"], model["satisfied"]) for model in summary["subnets"]] == [("best", False)]
+    assert (copied / "subnets" / "best" / "model.xml").is_file()
 
 
 def test_command_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
