@@ -30,6 +30,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from bootstrapnas_ext.errors import ModelError, first_line
+from bootstrapnas_ext.functions import STAND_INS
 from bootstrapnas_ext.graph import ModelGraph, ModuleCall, Op, Ref, Value
 from bootstrapnas_ext.inputs import ExampleInput
 
@@ -49,7 +50,7 @@ class _Tracer(GraphBuilderMode):
         super().__init__(model=model, hook_storage=HookStorage())
         self.values: list[Value] = []
         self.ops: list[Op] = []
-        self.readers: list[Op] = []
+        self.adapted = False
         self.calls: list[ModuleCall | None] = []
         self._index: dict[tuple[int, int], int] = {}
         self._unknown: list[tuple[torch.Tensor, int]] = []
@@ -58,8 +59,8 @@ class _Tracer(GraphBuilderMode):
 
     def _add_value(self, tensor: torch.Tensor, source: str, name: str) -> int:
         with self.disable():  # reading a shape is a function call too
-            shape = tuple(tensor.shape)
-        self.values.append(Value(len(self.values), shape, source, name))
+            shape, is_mask = tuple(tensor.shape), tensor.dtype in (torch.bool, torch.uint8)
+        self.values.append(Value(len(self.values), shape, source, name, is_mask))
         return len(self.values) - 1
 
     def value_of(self, tensor: torch.Tensor) -> int:
@@ -114,18 +115,10 @@ class _Tracer(GraphBuilderMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func is nn.functional.multi_head_attention_forward:
-            self._note_attention(args, kwargs or {})
-        return super().__torch_function__(func, types, args, kwargs)
-
-    def _note_attention(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """
-        Keeps what attention reads: its operations are traced one by one, and not that it compares sizes to numbers.
-        """
-        kind = "multi_head_attention_forward"
-        module = self._names.get(id(self.module_call_stack[-1]), "")
-        name = f"{self.get_current_relative_name()}/{kind}"
-        self.readers.append(Op(name, kind, False, module, self._map_refs(args), self._map_refs(kwargs), ()))
+        if func not in STAND_INS:
+            return super().__torch_function__(func, types, args, kwargs)
+        self.adapted = True
+        return _run_stand_in(self, func, args, kwargs)
 
     def execute_post_hooks(self, outputs: Any, op_meta: OpMeta) -> Any:
         result = super().execute_post_hooks(outputs, op_meta)
@@ -222,7 +215,7 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
         values=tuple(tracer.values),
         outputs=returned,
         calls=tuple(call for call in tracer.calls if call is not None),
-        readers=tuple(tracer.readers),
+        adapted=tracer.adapted,
     )
 
 
@@ -270,6 +263,8 @@ class HookMode(FunctionHookMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if func in STAND_INS:
+            return _run_stand_in(self, func, args, kwargs)
         if not self.enabled or not (self._replace or self._keep or self._observe):
             return super().__torch_function__(func, types, args, kwargs)
         # The counter of the base class has not yet been moved on, so the name of this call is peeked at. A function
@@ -293,6 +288,14 @@ class HookMode(FunctionHookMode):
         with self.disable():  # what a hook computes is no operation of the model, and must not be counted as one
             hooked: tuple[tuple[Any, ...], dict[str, Any]] = super().execute_pre_hooks(args, kwargs, op_meta)
         return hooked
+
+
+def _run_stand_in(
+    mode: FunctionHookMode, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None
+) -> Any:
+    """Runs what stands in for a function, and traces or hooks the operations inside."""
+    with mode:
+        return STAND_INS[func](*args, **(kwargs or {}))
 
 
 def _like_result_of(func: Callable[..., Any], result: Any) -> Any:

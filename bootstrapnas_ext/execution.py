@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from enum import Enum, auto
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -41,6 +42,19 @@ class Place(NamedTuple):
     attribute: str
 
 
+class Arrival(Enum):
+    """What an operation got in a subnet without a hook at its argument, but with attributes changed."""
+
+    UNTOUCHED = auto()
+    """The subnet needs what the trace had, and that arrived."""
+    RIGHT = auto()
+    """What the subnet needs."""
+    AS_TRACED = auto()
+    """What the trace had, which the subnet does not need."""
+    OTHER = auto()
+    """Something else: the model's code computes it from what subnets change."""
+
+
 @dataclass(frozen=True)
 class Port:
     """
@@ -51,7 +65,7 @@ class Port:
     :param hooks: What changes the argument, in order.
     :param traced: The argument in the trace; a :class:`Ref` for a tensor.
     :param places: Attributes that the argument comes from; empty if the model's code makes it.
-    :param fixed: Whether the argument must stay as in the trace, but the model's code makes something else of it.
+    :param unsteady: Whether the model's code computes the argument from what subnets change, and not as they need it.
     """
 
     op: Op
@@ -59,7 +73,12 @@ class Port:
     hooks: tuple[PortHook, ...]
     traced: Any
     places: tuple[Place, ...]
-    fixed: bool = False
+    unsteady: bool = False
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Name of the operation, and the port's number."""
+        return self.op.name, self.number
 
     def changes(self) -> bool:
         """Returns whether the operation must get something else in the active subnet than in the trace."""
@@ -139,13 +158,15 @@ def _argument_places(model: nn.Module, op: Op, argument: str | None, traced: Any
 
 def same(one: Any, two: Any) -> bool:
     """
-    Returns whether two arguments that are no tensors are equal; a tuple may equal a list.
+    Returns whether two arguments are equal, apart from tensors in them; a tuple may equal a list.
 
     :param one: An argument.
-    :param two: Another.
+    :param two: Another; a :class:`Ref` in it stands for any tensor.
     """
     if isinstance(one, (list, tuple)) and isinstance(two, (list, tuple)):
-        return list(one) == list(two)
+        return len(one) == len(two) and all(map(same, one, two))
+    if isinstance(one, (Tensor, Ref)) or isinstance(two, (Tensor, Ref)):
+        return isinstance(one, (Tensor, Ref)) and isinstance(two, (Tensor, Ref))
     return type(one) is type(two) and bool(one == two)
 
 
@@ -187,7 +208,7 @@ class Executor:
 
     def code_hooks(self) -> dict[tuple[str, int], Callable[[Any], Any]]:
         """Returns what changes the arguments that the model's code makes."""
-        return {(port.op.name, port.number): port.change for port in self.ports if not port.places}
+        return {port.key: port.change for port in self.ports if not port.places}
 
     def run(
         self,
@@ -207,7 +228,7 @@ class Executor:
         skip = Skip(self.graph, self.skipped(subnet))
         hooks = self.code_hooks()
         with self._shadowed(self.shadows()), shadowed(self._model, skip.forwards):
-            if not hooks and not skip.replace and observe is None:
+            if not hooks and not skip.replace and observe is None and not self.graph.adapted:
                 result = forward(*example.args, **example.kwargs)
             else:
                 skip.read_inputs(example.named(forward))
@@ -246,44 +267,65 @@ class Executor:
         """Returns an executor that changes no arguments."""
         return Executor(self._model, self.graph, self.elasticities, ())
 
-    def settled(
+    def probe(
         self, forward: Callable[..., Any], example: ExampleInput, observe: Callable[[str, Any], None]
-    ) -> Executor:
+    ) -> dict[tuple[str, int], Arrival]:
         """
-        Returns an executor that knows by trial where each argument comes from.
-
-        The active subnet must change as many arguments as possible and skip no block.
+        Runs the active subnet, which must skip no block, and looks at what arrives at every hooked argument.
 
         :param forward: The model's own forward.
         :param example: Input of the trace.
-        :param observe: Called with the name and the result of every operation of that trial.
+        :param observe: Called with the name and the result of every operation.
+        :return: What arrived, by name of operation and number of port; those that did not run are missing.
         """
-        arrived: dict[tuple[str, int], bool] = {}
+        arrivals: dict[tuple[str, int], Arrival] = {}
 
-        def probe(port: Port) -> Callable[[Any], Any]:
+        def look_at(port: Port) -> Callable[[Any], Any]:
             def hook(value: Any) -> Any:
-                if isinstance(value, Tensor):
-                    assert isinstance(port.traced, Ref)
-                    full = self.graph.values[port.traced.value].shape
-                    right = tuple(value.shape) != full and tuple(value.shape) == tuple(
-                        port.change(torch.empty(full, device="meta")).shape
-                    )
-                else:
-                    right = same(value, port.change(port.traced))
-                arrived[port.op.name, port.number] = right
-                return value if right else port.change(value)
+                arrival = arrivals[port.key] = self._arrival(port, value)
+                return port.change(value) if arrival in (Arrival.AS_TRACED, Arrival.OTHER) else value
 
             return hook
 
-        probes = {(port.op.name, port.number): probe(port) for port in self.ports}
-        with shadowed(self._model, self.shadows()), torch.no_grad(), HookMode(self._model, probes, observe=observe):
+        hooks = {port.key: look_at(port) for port in self.ports}
+        with shadowed(self._model, self.shadows()), torch.no_grad(), HookMode(self._model, hooks, observe=observe):
             forward(*example.args, **example.kwargs)
+        return arrivals
+
+    def _arrival(self, port: Port, value: Any) -> Arrival:
+        if isinstance(value, Tensor):
+            assert isinstance(port.traced, Ref)
+            full = self.graph.values[port.traced.value].shape
+            needed = tuple(port.change(torch.empty(full, device="meta")).shape)
+            got = tuple(value.shape)
+            if needed == full:
+                return Arrival.UNTOUCHED if got == full else Arrival.OTHER
+            if got == needed:
+                return Arrival.RIGHT
+            return Arrival.AS_TRACED if got == full else Arrival.OTHER
+        if not port.changes() and same(value, port.traced):
+            return Arrival.UNTOUCHED
+        if same(value, port.change(port.traced)):
+            return Arrival.RIGHT
+        return Arrival.AS_TRACED if same(value, port.traced) else Arrival.OTHER
+
+    def settled(self, probes: Sequence[Mapping[tuple[str, int], Arrival]]) -> Executor:
+        """
+        Returns an executor that knows by trial where each argument comes from.
+
+        One trial is not enough: what the code computes from one width may be right for another by chance.
+
+        :param probes: What :meth:`probe` returned for several subnets.
+        """
         ports: list[Port] = []
         for port in self.ports:
-            if not arrived.get((port.op.name, port.number), False):
-                ports.append(replace(port, places=(), fixed=not port.changes()))
-            elif port.places and port.changes():
+            found = {probe[port.key] for probe in probes if port.key in probe}
+            if Arrival.AS_TRACED in found or Arrival.OTHER in found:
+                ports.append(replace(port, places=(), unsteady=Arrival.OTHER in found or Arrival.RIGHT in found))
+            elif port.places and Arrival.RIGHT in found:
                 ports.append(port)
+            elif isinstance(port.traced, Ref):  # its shape does not tell whether its hook was at work
+                ports.append(replace(port, places=()))
             # else: the argument is right without a hook, since it is static or the code computes it from shapes
         return Executor(self._model, self.graph, self.elasticities, tuple(ports))
 
@@ -409,12 +451,14 @@ class Skip:
             found = self._entries[entry]
             if index == block.exit:
                 return found
-            shape, traced = self._graph.values[index].shape, self._graph.values[entry].shape
-            if shape and traced and shape[0] == traced[0]:
-                shape = (found.shape[0], *shape[1:])
+            value, traced = self._graph.values[index], self._graph.values[entry]
+            shape = list(value.shape)
+            for dim in value.varying if traced.varying else ():
+                shape[dim] = shape[dim] * found.shape[traced.varying[0]] // traced.shape[traced.varying[0]]
             return found.new_empty(()).expand(shape)
 
-        inside = set(block.ops)
+        # What runs before the entry is there depends on constants alone, and nothing but the block reads it.
+        inside = {op for op in block.ops if maker is None or op > maker}
         covered: set[int] = set()
         for call in self._graph.single_calls:
             ops = range(call.first_op, call.end_op)

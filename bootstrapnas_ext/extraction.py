@@ -43,7 +43,8 @@ def extract(
         skip = Skip(supernet.graph, supernet.executor.skipped(supernet.active))
         hooks = _needed_code_hooks(supernet)
         small = _small_copy(supernet, skip)
-        if not hooks and not skip.replace:
+        adapted = supernet.graph.adapted and supernet.active != supernet.space.maximum
+        if not hooks and not skip.replace and not adapted:
             if prepare is not None:
                 prepare(small)
             return small
@@ -81,9 +82,9 @@ def _needed_code_hooks(supernet: Supernet) -> dict[tuple[str, int], Callable[[An
     """Returns what changes arguments that the model's code makes, where they are wrong in the active subnet."""
     is_small = supernet.active != supernet.space.maximum
     return {
-        (port.op.name, port.number): port.change
+        port.key: port.change
         for port in supernet.executor.ports
-        if not port.places and (port.changes() or (port.fixed and is_small))
+        if not port.places and (port.changes() or (port.unsteady and is_small))
     }
 
 

@@ -99,6 +99,20 @@ class ExampleInput:
 
         return self.map(resize)
 
+    def varied(self, batch_size: int) -> ExampleInput:
+        """
+        Returns an input of the same kind with other values: numbers with the sign changed, integers in reverse order.
+
+        :param batch_size: Its batch size; see :meth:`with_batch`.
+        """
+
+        def vary(tensor: Tensor) -> Tensor:
+            if tensor.is_floating_point():
+                return -tensor
+            return tensor.flip(-1) if tensor.ndim and tensor.dtype != torch.bool else tensor
+
+        return self.with_batch(batch_size).map(vary)
+
 
 def as_input(inputs: Any) -> ExampleInput:
     """

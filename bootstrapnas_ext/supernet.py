@@ -19,8 +19,9 @@ from bootstrapnas_ext.config import ElasticityConfig
 from bootstrapnas_ext.cost import MACS_RULES, Cost, Shape
 from bootstrapnas_ext.elasticity import ELASTICITIES, ActiveSubnet, Elasticity
 from bootstrapnas_ext.errors import CheckpointError, ModelError, SubnetError
-from bootstrapnas_ext.execution import Executor, collect_ports
-from bootstrapnas_ext.graph import ModelGraph, Propagation
+from bootstrapnas_ext.execution import Arrival, Executor, collect_ports
+from bootstrapnas_ext.graph import ModelGraph, propagate
+from bootstrapnas_ext.graph.variation import with_varying_sizes
 from bootstrapnas_ext.inputs import ExampleInput, as_input
 from bootstrapnas_ext.self_check import check_maximum, check_shapes, shape_check, subnet_must_run
 from bootstrapnas_ext.space import SearchSpace, Subnet
@@ -54,9 +55,8 @@ class Supernet:
         example = as_input(example)
         self.model = model
         self.example = example
-        fresh = example.map(torch.clone)  # the model may change its input in place
-        graph = _nncf.trace(model, fresh.args, fresh.kwargs)
-        self._propagation = Propagation(graph)
+        graph = _traced(model, example)
+        self._propagation = propagate(graph)
         self._cell = ActiveSubnet(Subnet({}))
         self.elasticities: tuple[Elasticity, ...] = tuple(
             ELASTICITIES.get(name)(self._propagation, self._cell, config) for name in config.available_elasticity_dims
@@ -162,7 +162,7 @@ class Supernet:
             parameters = [value for value in op.tensors if self.graph.values[value].source == "parameter"]
             used.update((value, self.shape(value, subnet)) for value in parameters)
             if op.kind in MACS_RULES:
-                macs += MACS_RULES.get(op.kind)(shapes, self.shape(op.outputs[0], subnet))
+                macs += MACS_RULES.get(op.kind)(op, shapes, self.shape(op.outputs[0], subnet))
                 weights.update(value for value in parameters if len(used[value]) > 1)
         return Cost(
             macs=macs,
@@ -267,6 +267,13 @@ class Supernet:
             return forward(*args, **kwargs)
         return self.executor.run(forward, self.active, ExampleInput(args, kwargs))
 
+    def _without_skips(self) -> list[dict[str, int]]:
+        """Returns subnets that run all blocks: the smallest, and some whose sizes have little to do with another."""
+        rng = np.random.default_rng(0)
+        subnets = [self.space.minimum, self.space.sample(rng), self.space.sample(rng)]
+        whole = {name: len(blocks) for part in self.elasticities for name, blocks in part.blocks.items()}
+        return [{**subnet, **whole} for subnet in subnets]
+
     def _settle(self) -> None:
         """Finds out where hooked arguments come from, and checks the maximum's outputs and other subnets' shapes."""
         own_forward = _nncf.original_forward(self.model)
@@ -277,22 +284,39 @@ class Supernet:
             return own_forward(*fresh.args, **fresh.kwargs)
 
         training = {module: module.training for module in self.model.modules()}
-        without_skips = {choice.name: choice.values[-1] for choice in self.space.choices}
-        without_skips |= {name: len(blocks) for part in self.elasticities for name, blocks in part.blocks.items()}
         self.model.eval()
         try:
             with torch.no_grad():
+                probes: list[Mapping[tuple[str, int], Arrival]] = []
+                for subnet in self._without_skips():
+                    with self.activate(subnet), subnet_must_run():
+                        check = shape_check(self.graph, self.active, self.shape)
+                        probes.append(self.executor.probe(forward, self.example, check))
+                self.executor = self.executor.settled(probes)
                 check_maximum(self.executor, forward, self.example, self._maximum)
-                with self.activate(without_skips), subnet_must_run():
-                    check = shape_check(self.graph, self.active, self.shape)
-                    self.executor = self.executor.settled(forward, self.example, check)
-                check_maximum(self.executor, forward, self.example, self._maximum)
-                for subnet in (without_skips, self.space.minimum):
-                    with self.activate(subnet):
+                for checked in (self._without_skips()[0], self.space.minimum):
+                    with self.activate(checked):
                         check_shapes(self.executor, forward, self.example, self.active, self.shape)
         finally:
             for module, mode in training.items():
                 module.training = mode
+
+
+def _traced(model: nn.Module, example: ExampleInput) -> ModelGraph:
+    """Traces the model, and once more with another input to see what depends on it."""
+
+    def trace(inputs: ExampleInput) -> ModelGraph:
+        fresh = inputs.map(torch.clone)  # the model may change its input in place
+        return _nncf.trace(model, fresh.args, fresh.kwargs)
+
+    graph = trace(example)
+    for batch_size in (example.batch_size + 1, example.batch_size):
+        try:
+            other = trace(example.varied(batch_size))
+        except ModelError:  # made for one batch size, or not for such values
+            continue
+        return with_varying_sizes(graph, other)
+    return graph
 
 
 def _nothing_elastic(model: nn.Module, static: Mapping[str, Mapping[str, str]]) -> str:

@@ -72,7 +72,7 @@ class ComputesFromAnother(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.one(x)
         z = self.two(y).mean((2, 3)).view(x.size(0), 3, y.size(1) // 2)
-        return self.fc(z[:, 0] * z[:, 1] + z[:, 2])
+        return self.fc(z[:, 0] * z[:, 1].flip(1) + z[:, 2])
 
 
 def test_sizes_that_the_code_computes_wrong_stay_as_they_were() -> None:
@@ -87,7 +87,7 @@ def test_sizes_that_the_code_computes_wrong_stay_as_they_were() -> None:
             active = model(x)
         y = F.conv2d(x, model.one.weight[:width], model.one.bias[:width])  # type: ignore[index]
         z = F.conv2d(y, model.two.weight[:, :width], model.two.bias).mean((2, 3)).view(3, 3, 8)
-        assert_close([active], [model.fc(z[:, 0] * z[:, 1] + z[:, 2])])
+        assert_close([active], [model.fc(z[:, 0] * z[:, 1].flip(1) + z[:, 2])])
         assert_close([extract(supernet, {"width:one": width})(x)], [active])
     assert type(extract(supernet, supernet.space.maximum)) is ComputesFromAnother
 

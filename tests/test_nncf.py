@@ -113,13 +113,17 @@ def test_an_assignment_by_index_is_an_operation() -> None:
     assert [(op.kind, len(op.outputs)) for op in graph.ops] == [("clone", 1), ("setitem", 0)]
 
 
-def test_attention_is_known_to_read_its_arguments() -> None:
-    attention = nn.MultiheadAttention(8, 2, batch_first=True)
+def test_attention_is_traced_and_run_by_its_stand_in() -> None:
+    attention = nn.MultiheadAttention(8, 2, batch_first=True).eval()
     x = torch.randn(2, 3, 8)
-    graph = door.trace(attention.eval(), (x, x, x), {})
-    (reader,) = graph.readers
-    names = {graph.values[value].name for value in reader.tensors}
-    assert names >= {"in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias"}
+    graph = door.trace(attention, (x, x, x), {})
+    assert graph.adapted
+    assert {"chunk", "softmax", "matmul"} <= {op.kind for op in graph.ops}
+    assert not door.trace(Chain(), (image(),), {}).adapted
+    seen: list[str] = []
+    with door.HookMode(attention, {}, observe=lambda name, _: seen.append(name)):
+        attention(x, x, x)
+    assert {op.name for op in graph.ops} <= set(seen)
 
 
 def test_a_trace_leaves_the_model_as_it_was() -> None:

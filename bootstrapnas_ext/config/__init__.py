@@ -9,7 +9,9 @@ from __future__ import annotations
 from bootstrapnas_ext.config.elasticity import DepthConfig as DepthConfig
 from bootstrapnas_ext.config.elasticity import ElasticityConfig as ElasticityConfig
 from bootstrapnas_ext.config.elasticity import KernelConfig as KernelConfig
+from bootstrapnas_ext.config.elasticity import KernelOverride as KernelOverride
 from bootstrapnas_ext.config.elasticity import WidthConfig as WidthConfig
+from bootstrapnas_ext.config.elasticity import WidthOverride as WidthOverride
 from bootstrapnas_ext.config.keys import InputInfo as InputInfo
 from bootstrapnas_ext.config.nncf_config import BNAdaptationInitArgs as BNAdaptationInitArgs
 from bootstrapnas_ext.config.nncf_config import BootstrapNASConfig as BootstrapNASConfig

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from bootstrapnas_ext.config.rules import PositiveInt, Rule, Violation
+from bootstrapnas_ext.config.rules import PositiveInt, Rule, Scopes, SomeScopes, Violation
 from bootstrapnas_ext.config.search import SearchConfig
 from bootstrapnas_ext.config.training import TrainingConfig
 
@@ -48,10 +48,14 @@ class TopLevel:
 
     :param input_info: The tensors that the model takes: one, or a list of them.
     :param bootstrapNAS: Super-network, training and search.
+    :param ignored_scopes: As in `bootstrapNAS.training.elasticity`, and in addition to it.
+    :param target_scopes: As in `bootstrapNAS.training.elasticity`, and in addition to it.
     """
 
     input_info: InputInfo | Annotated[tuple[InputInfo, ...], Rule("minItems", 1)] | None = None
     bootstrapNAS: NASBlock | None = None  # noqa: N815 - the key's own name
+    ignored_scopes: Scopes = None
+    target_scopes: SomeScopes = None
 
     def violations(self) -> Iterator[Violation]:
         """Yields what is wrong across keys."""

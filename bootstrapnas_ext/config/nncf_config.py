@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
 
-from bootstrapnas_ext.config.keys import InputInfo
+from bootstrapnas_ext.config.keys import InputInfo, TopLevel
+from bootstrapnas_ext.config.rules import Scopes, TopLevelScope, scope_list
 from bootstrapnas_ext.config.search import SearchConfig
 from bootstrapnas_ext.config.training import TrainingConfig
 from bootstrapnas_ext.config.validation import read_config
@@ -147,7 +148,7 @@ class BootstrapNASConfig:
     """
     The typed view of a config.
 
-    :param training: How the super-network is built and trained.
+    :param training: How the super-network is built and trained; its `elasticity` has the scopes of the top level, too.
     :param search: How subnets are searched and chosen.
     :param input_info: The tensors that the model takes; empty if the config does not say.
     """
@@ -173,7 +174,20 @@ class BootstrapNASConfig:
         if keys.bootstrapNAS is None:
             msg = "$: 'bootstrapNAS' is missing; give it, at least as \"bootstrapNAS\": {} for all defaults"
             raise ConfigError(msg)
-        return cls(keys.bootstrapNAS.training, keys.bootstrapNAS.search, input_infos(config))
+        training = _with_top_level_scopes(keys.bootstrapNAS.training, keys)
+        return cls(training, keys.bootstrapNAS.search, input_infos(config))
+
+
+def _with_top_level_scopes(training: TrainingConfig, keys: TopLevel) -> TrainingConfig:
+    def joined(outer: Scopes, inner: Scopes) -> Scopes:
+        return (*map(TopLevelScope, scope_list(outer)), *scope_list(inner)) if outer else inner
+
+    elasticity = replace(
+        training.elasticity,
+        ignored_scopes=joined(keys.ignored_scopes, training.elasticity.ignored_scopes),
+        target_scopes=joined(keys.target_scopes, training.elasticity.target_scopes),
+    )
+    return replace(training, elasticity=elasticity)
 
 
 def input_infos(config: dict[str, Any]) -> tuple[InputInfo, ...]:

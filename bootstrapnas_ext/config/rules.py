@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple, Protocol, runtime_checkable
@@ -42,6 +43,30 @@ class Registered:
     kind: str
     names: set[str]
 
+    def complaint(self, value: str) -> str | None:
+        """Returns what is wrong if the name is not registered."""
+        if value in self.names:
+            return None
+        return (
+            f"must be a registered {self.kind} (import one of your own before the config is read), but got {value!r}; "
+            f"{suggest(value, sorted(self.names))}"
+        )
+
+
+class ScopeSyntax:
+    """Says that a string names layers of a model, attached to its type by ``Annotated``."""
+
+    def complaint(self, value: str) -> str | None:
+        """Returns what is wrong if the string does not follow :data:`Scope`."""
+        if value.startswith(REGEX):
+            try:
+                re.compile(value.removeprefix(REGEX))
+            except re.error as error:
+                return f"must be a regular expression after {REGEX!r}, but got {value!r}: {error}"
+        elif value.startswith("{") and not value.startswith(TYPE):
+            return f"must be a name, or begin with {REGEX!r} or {TYPE!r}, but got {value!r}"
+        return None if value.removeprefix(TYPE) else f"must name layers, but got {value!r}"
+
 
 class Violation(NamedTuple):
     """
@@ -53,6 +78,14 @@ class Violation(NamedTuple):
 
     path: tuple[str | int, ...]
     message: str
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """A rule for a string, attached to its type by ``Annotated``, which a JSON Schema cannot express."""
+
+    def complaint(self, value: str) -> str | None:
+        """Returns the rule, the value and what to do; ``None`` if nothing is wrong."""
 
 
 @runtime_checkable
@@ -75,6 +108,8 @@ def suggest(name: object, known: Iterable[str]) -> str:
     return f"did you mean {names[near[0]]!r}?" if near else f"known: {', '.join(names.values())}"
 
 
+REGEX, TYPE = "{re}", "{type}"
+
 PositiveInt = Annotated[int, Rule("minimum", 1)]
 NonNegativeInt = Annotated[int, Rule("minimum", 0)]
 PositiveFloat = Annotated[float, Rule("exclusiveMinimum", 0)]
@@ -96,3 +131,25 @@ Strategy = Annotated[str, Registered("training strategy", STRATEGIES)]
 SearchAlgorithm = Annotated[str, Registered("search algorithm", SEARCH_ALGORITHMS)]
 Objective = Annotated[str, Registered("objective", OBJECTIVES)]
 Measure = Annotated[str, Registered("measure", MEASURES)]
+
+Scope = Annotated[str, ScopeSyntax()]
+"""Names layers of a model: the path of a module stands for all below it, the name of an operation for itself, ``{re}``
+before a regular expression for every operation whose module's path or own name it matches as a whole, and ``{type}``
+before a kind of operation, such as ``conv2d``, for all of that kind."""
+Scopes = Scope | tuple[Scope, ...] | None
+SomeScopes = Scope | Annotated[tuple[Scope, ...], Rule("minItems", 1)] | None
+
+
+class TopLevelScope(str):
+    """An item of :data:`Scopes` that stands at the top level of a config, which counts for all elastic dimensions."""
+
+
+def scope_list(scopes: Scopes) -> tuple[str, ...]:
+    """
+    Returns scopes one by one.
+
+    :param scopes: One, several, or none.
+    """
+    if scopes is None:
+        return ()
+    return (scopes,) if isinstance(scopes, str) else scopes

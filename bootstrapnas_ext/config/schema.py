@@ -40,7 +40,7 @@ def schema_of(hint: Any) -> Schema:
     Returns the schema of a type.
 
     :param hint: A dataclass, a scalar, ``Literal``, ``tuple[X, ...]``, ``tuple[X, X]``, ``Mapping[str, X]``,
-        ``X | None``, a dataclass or an array of them, or one of these with rules by ``Annotated``.
+        ``X | None``, ``X | tuple[X, ...] | None``, or one of these with rules by ``Annotated``.
     """
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
@@ -61,15 +61,16 @@ def schema_of(hint: Any) -> Schema:
 
 
 def _union(schemas: list[Schema]) -> Schema:
-    """Returns the schema of what may be ``None``: of one type, or of an object or an array of them."""
+    """Returns the schema of what may be ``None``: of one type, or of one or an array of them."""
     if len(schemas) == 1:
         (schema,) = schemas
         key = "enum" if "enum" in schema else "type"
         allowed = schema[key] if isinstance(schema[key], list) else [schema[key]]
         return {**schema, key: [*allowed, None if key == "enum" else "null"]}
     one, array = schemas
+    rest = {key: value for key, value in one.items() if key != "type"}  # so that a wrong type is one error
     # Unlike `anyOf`, a condition leaves errors where they are.
-    return {"type": ["object", "array", "null"], "if": {"type": "array"}, "then": array, "else": _union([one])}
+    return {"type": [one["type"], "array", "null"], "if": {"type": "array"}, "then": array, "else": rest}
 
 
 def _object(cls: Any) -> Schema:
@@ -101,8 +102,9 @@ def former_names(hint: Any) -> list[str]:
 
 
 def _param_texts(cls: type) -> dict[str, str]:
-    """Returns the ``:param x:`` texts of a docstring, each on one line."""
-    found = re.findall(r":param (\w+): (.*?)(?=\n\s*:|\Z)", cls.__doc__ or "", flags=re.DOTALL)
+    """Returns the ``:param x:`` texts of a class and those that it derives from, each on one line."""
+    docs = "\n:\n".join(base.__doc__ or "" for base in reversed(cls.__mro__) if dataclasses.is_dataclass(base))
+    found = re.findall(r":param (\w+): (.*?)(?=\n\s*:|\Z)", docs, flags=re.DOTALL)
     return {name: " ".join(text.split()) for name, text in found}
 
 
@@ -115,7 +117,7 @@ def type_in_words(schema: Schema) -> str:
     if "enum" in schema:
         return "one of " + ", ".join(f'"{value}"' for value in schema["enum"] if value is not None)
     if "if" in schema:
-        return "object or array of objects"
+        return f"{schema['type'][0]} or {type_in_words(schema['then'])}"
     name = schema["type"] if isinstance(schema["type"], str) else schema["type"][0]
     if name == "array":
         size = f"{schema['minItems']} x " if "maxItems" in schema else ""

@@ -15,7 +15,7 @@ from jsonschema.exceptions import ValidationError
 from jsonschema.validators import extend
 
 from bootstrapnas_ext.config.keys import TopLevel
-from bootstrapnas_ext.config.rules import HasRules, Registered, Violation, suggest
+from bootstrapnas_ext.config.rules import Checked, HasRules, Violation, suggest
 from bootstrapnas_ext.config.schema import Schema, former_names, json_schema, objects, type_in_words
 from bootstrapnas_ext.errors import ConfigError
 
@@ -161,7 +161,7 @@ class _Reader:
         if raw is None or path in self._broken:
             return None
         if origin is Annotated:
-            self._check_name(args[1:], raw, path)
+            self._check(args[1:], raw, path)
             return self.read(args[0], raw, path)
         if origin in (Union, types.UnionType):
             return self.read(_pick(args, raw), raw, path)
@@ -173,13 +173,10 @@ class _Reader:
             return self._read_dataclass(hint, raw, path)
         return hint(raw) if hint in (int, float) else raw
 
-    def _check_name(self, annotations: tuple[Any, ...], raw: Any, path: Path) -> None:
-        for open_set in annotations:
-            if isinstance(open_set, Registered) and raw not in open_set.names:
-                message = (
-                    f"must be a registered {open_set.kind} (import one of your own before the config is read), but got "
-                    f"{raw!r}; {suggest(raw, sorted(open_set.names))}"
-                )
+    def _check(self, annotations: tuple[Any, ...], raw: Any, path: Path) -> None:
+        for rule in annotations:
+            message = rule.complaint(raw) if isinstance(rule, Checked) else None
+            if message is not None:
                 self.violations.append(Violation(path, message))
                 self._broken.append(path)
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import itertools
 
 from bootstrapnas_ext.config import DepthConfig, ElasticityConfig
-from bootstrapnas_ext.elasticity.base import ELASTICITIES, ActiveSubnet, Elasticity
+from bootstrapnas_ext.elasticity.base import ELASTICITIES, ActiveSubnet, Elasticity, StaticLayer
+from bootstrapnas_ext.elasticity.scopes import Exclusion
 from bootstrapnas_ext.errors import ModelError
 from bootstrapnas_ext.graph import ModelGraph, Propagation
 from bootstrapnas_ext.graph.blocks import Block, Chain, block_between, find_blocks, find_chains, without_overwriting
@@ -23,12 +24,26 @@ def elastic_depth(propagation: Propagation, cell: ActiveSubnet, config: Elastici
 
     :param propagation: Layouts of the model.
     :param cell: Not needed: depth changes which operations run, not their arguments.
-    :param config: Its ``depth`` is used.
+    :param config: Its ``depth`` and its scopes are used.
     """
-    chains = _chains(_blocks(propagation, config.depth), config.depth)
-    named = {f"depth:{_block_name(propagation.graph, chain[0])}": chain for chain in chains}
+    graph = propagation.graph
+    exclusion = Exclusion(graph, config, "depth")
+    blocks: list[Block] = []
+    static: list[StaticLayer] = []
+    for block in _blocks(propagation, config.depth):
+        name = _block_name(graph, block)
+        reason = exclusion.reason({graph.ops[op].name for op in block.ops})
+        if reason is None:
+            blocks.append(block)
+        elif config.depth.skipped_blocks is None:
+            static.append(StaticLayer(name, reason))
+        else:
+            msg = f"A block in `skipped_blocks` must be allowed by the scopes, but {name!r} is {reason}; remove one."
+            raise ModelError(msg)
+    chains = _chains(blocks, config.depth)
+    named = {f"depth:{_block_name(graph, chain[0])}": chain for chain in chains}
     choices = tuple(Choice(name, tuple(range(len(chain), -1, -1)), "depth") for name, chain in named.items())
-    return Elasticity("depth", choices, blocks=named)
+    return Elasticity("depth", choices, blocks=named, static=tuple(static))
 
 
 def _blocks(propagation: Propagation, config: DepthConfig) -> list[Block]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bootstrapnas_ext.config import ElasticityConfig, KernelConfig
+from bootstrapnas_ext.config import ElasticityConfig, KernelConfig, KernelOverride
 from bootstrapnas_ext.elasticity.base import (
     ELASTICITIES,
     ActiveSubnet,
@@ -24,6 +25,8 @@ from bootstrapnas_ext.elasticity.base import (
     StaticLayer,
     layer_name,
 )
+from bootstrapnas_ext.elasticity.scopes import Exclusion, Override, agreed, find_overrides
+from bootstrapnas_ext.errors import ConfigError
 from bootstrapnas_ext.graph import Layer, Propagation
 from bootstrapnas_ext.space import Choice, Subnet
 
@@ -35,12 +38,15 @@ def elastic_kernel(propagation: Propagation, cell: ActiveSubnet, config: Elastic
 
     :param propagation: Layouts of the model.
     :param cell: Where hooks read the active subnet.
-    :param config: Its ``kernel`` is used.
+    :param config: Its ``kernel`` and its scopes are used.
     """
     by_weight: dict[int, list[Layer]] = {}
     for layer in propagation.layers:
-        if len(propagation.shape(layer.weight)) > 2:
+        if math.prod(propagation.shape(layer.weight)[2:]) > 1:  # a pointwise convolution has nothing to crop
             by_weight.setdefault(layer.weight, []).append(layer)
+    exclusion = Exclusion(propagation.graph, config, "kernel")
+    croppable = {layer.op.name for layers in by_weight.values() for layer in layers}
+    overrides = find_overrides(propagation.graph, config.kernel.overrides, "kernel", croppable)
     choices: list[Choice] = []
     hooks: list[Hook] = []
     static: list[StaticLayer] = []
@@ -48,12 +54,15 @@ def elastic_kernel(propagation: Propagation, cell: ActiveSubnet, config: Elastic
     for weight, layers in by_weight.items():
         kernel = propagation.shape(weight)[2:]
         name = layer_name(propagation.graph, layers[0].op.name)
-        if max(kernel) == 1:
-            continue  # a pointwise convolution has nothing to crop
+        ops = {layer.op.name for layer in layers}
         if not propagation.graph.values[weight].is_constant:
             static.append(StaticLayer(name, "its weight is computed from others"))
             continue
-        sizes, reason = _sizes(layers, kernel, config.kernel)
+        excluded = exclusion.reason(ops)
+        if excluded is not None:
+            static.append(StaticLayer(name, excluded))
+            continue
+        sizes, reason = _sizes_of(name, layers, kernel, config.kernel, agreed(overrides, ops, name))
         if len(sizes) == 1:
             static.append(StaticLayer(name, reason))
             continue
@@ -96,6 +105,30 @@ def cropped(kernel: Sequence[int], size: int) -> tuple[int, ...]:
     return tuple(extent if extent <= size else max(size - (extent - size) % 2, 2 - extent % 2) for extent in kernel)
 
 
+def _sizes_of(
+    name: str,
+    layers: Sequence[Layer],
+    kernel: tuple[int, ...],
+    config: KernelConfig,
+    override: Override[KernelOverride] | None,
+) -> tuple[tuple[int, ...], str]:
+    """Returns possible sizes, largest first, and why there are no more."""
+    if override is None:
+        return _sizes(layers, kernel, config)
+    wanted = override.settings.kernel_sizes
+    if wanted is None:
+        given = {key: value for key, value in vars(override.settings).items() if value is not None}
+        return _sizes(layers, kernel, replace(config, **given))
+    possible, _ = _sizes(layers, kernel, KernelConfig())
+    if max(kernel) not in wanted or not set(wanted) <= set(possible):
+        msg = (
+            f"{override.where}.kernel_sizes: must contain {max(kernel)}, the size of {name!r}, and no other than "
+            f"{list(possible)}, which keep the size of its output, but got {list(wanted)}"
+        )
+        raise ConfigError(msg)
+    return tuple(sorted(wanted, reverse=True)), "`kernel_sizes` has no smaller one"
+
+
 def _sizes(layers: Sequence[Layer], kernel: tuple[int, ...], config: KernelConfig) -> tuple[tuple[int, ...], str]:
     """Returns possible sizes, largest first, and why there are no more."""
     sizes = [max(kernel)]
@@ -118,7 +151,7 @@ def _padding(layer: Layer, kernel: Sequence[int], smaller: Sequence[int]) -> Any
     if padding == "same":
         return padding
     amounts = _spread(0 if padding == "valid" else padding, len(kernel))
-    dilation = _spread(layer.op.argument(5, "dilation", 1), len(kernel))
+    dilation = _spread(layer.dilation, len(kernel))
     less = [
         amount - step * (full - small) // 2
         for amount, step, full, small in zip(amounts, dilation, kernel, smaller, strict=True)

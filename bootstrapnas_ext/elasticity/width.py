@@ -6,7 +6,8 @@ the number of groups or the sizes of a reshape are replaced.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bootstrapnas_ext.config import ElasticityConfig, WidthConfig
+from bootstrapnas_ext.config import ElasticityConfig
 from bootstrapnas_ext.elasticity.base import (
     ELASTICITIES,
     ActiveSubnet,
@@ -26,12 +27,11 @@ from bootstrapnas_ext.elasticity.base import (
     layer_name,
 )
 from bootstrapnas_ext.elasticity.importance import IMPORTANCES
+from bootstrapnas_ext.elasticity.width_rules import GroupRules
 from bootstrapnas_ext.errors import ConfigError
 from bootstrapnas_ext.graph import Axis, Layer, Layout, PortValue, Propagation
+from bootstrapnas_ext.graph.propagate import Path
 from bootstrapnas_ext.space import Choice, Subnet
-
-_ADAPTIVE = (1.0, 0.75, 0.5, 0.25)
-_STEP = 32
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,33 @@ class ElasticAxis:
         )
 
 
+@dataclass(frozen=True)
+class Length:
+    """
+    An integer that is the length of an axis.
+
+    :param axis: The axis.
+    :param varying: Whether it depends on the model's input too; then it shrinks in the proportion of the axis.
+    """
+
+    axis: ElasticAxis
+    varying: bool
+
+    def of(self, value: int, subnet: Subnet) -> int:
+        """
+        Returns what stands there in a subnet.
+
+        :param value: What stands there in the maximum subnet, with any input.
+        :param subnet: Any subnet.
+        """
+        active = self.axis.length(subnet)
+        if not self.varying:
+            return active
+        full = sum(run.size * run.repeat for run in self.axis.runs)
+        common = math.gcd(active, full)
+        return value // (full // common) * (active // common)
+
+
 @lru_cache(maxsize=4096)
 def _active_indices(runs: tuple[Run, ...], counts: tuple[int, ...]) -> Tensor:
     starts = [0]
@@ -156,22 +183,31 @@ class LengthHook(PortHook):
     Replaces integers by lengths of axes.
 
     :param cell: Where the active subnet is read.
-    :param axes: Position in the argument to the axis, for an argument that is a tuple or list; the axis itself under
-        ``None`` for an argument that is an integer.
+    :param lengths: Where in the argument to what stands there, as in :attr:`PortValue.path`.
     """
 
-    def __init__(self, cell: ActiveSubnet, axes: dict[int | None, ElasticAxis]) -> None:
+    def __init__(self, cell: ActiveSubnet, lengths: Mapping[Path, Length]) -> None:
         super().__init__(cell)
-        self.axes = axes
+        self.lengths = lengths
 
     def forward(self, value: Any) -> Any:
-        if None in self.axes:
-            return self.axes[None].length(self.cell.subnet)
-        items = list(value)
-        for index, axis in self.axes.items():
-            assert index is not None
-            items[index] = axis.length(self.cell.subnet)
-        return tuple(items)
+        for path, length in self.lengths.items():
+            value = _with_length(value, path, length, self.cell.subnet)
+        return value
+
+
+def _with_length(value: Any, path: Path, length: Length, subnet: Subnet) -> Any:
+    """Returns an argument with one integer replaced; every container on the way to it is made anew."""
+    if not path:
+        return length.of(value, subnet)
+    step, rest = path[0], path[1:]
+    if isinstance(value, slice):
+        bounds = {name: getattr(value, name) for name in ("start", "stop", "step")}
+        bounds[str(step)] = _with_length(bounds[str(step)], rest, length, subnet)
+        return slice(*bounds.values())
+    items = list(value)
+    items[int(step)] = _with_length(items[int(step)], rest, length, subnet)
+    return tuple(items)
 
 
 @ELASTICITIES.register("width")
@@ -181,9 +217,9 @@ def elastic_width(propagation: Propagation, cell: ActiveSubnet, config: Elastici
 
     :param propagation: Layouts of the model.
     :param cell: Where hooks read the active subnet.
-    :param config: Its ``width`` is used.
+    :param config: Its ``width`` and its scopes are used.
     """
-    widths = _Widths(propagation, config.width)
+    widths = _Widths(propagation, config)
     hooks = [*_slice_hooks(widths, cell), *_length_hooks(widths, cell)]
     external = _external_scores(widths, config.width.external_importance_path)
 
@@ -209,66 +245,47 @@ def elastic_width(propagation: Propagation, cell: ActiveSubnet, config: Elastici
     )
 
 
-def width_values(size: int, repeat: int, config: WidthConfig) -> tuple[int, ...]:
-    """
-    Returns how many members of a group may be active, largest first.
-
-    .. code-block:: python
-
-        >>> width_values(64, 1, WidthConfig()), width_values(16, 1, WidthConfig())
-        ((64, 48, 32, 16), (16, 12, 8, 4))
-
-    :param size: All members of the group.
-    :param repeat: Channels of each member: 1, or the channels of one group of a grouped convolution.
-    :param config: Multipliers or steps.
-    """
-    channels = size * repeat
-    if config.width_multipliers is None and (config.width_step is not None or config.min_width is not None):
-        step = config.width_step or _STEP
-        lowest = config.min_width or _STEP
-        wanted: Sequence[int] = range(channels, lowest - 1, -step)
-    else:
-        divisor = config.divisor
-        while divisor > 1 and channels < 4 * divisor:
-            divisor //= 2
-        multipliers = sorted(config.width_multipliers or _ADAPTIVE, reverse=True)
-        wanted = [max(int(channels * part) // divisor, 1) * divisor if part < 1 else channels for part in multipliers]
-        wanted = [width for width in wanted if width >= (config.min_width or 1)]
-    members = {width // repeat for width in wanted if width % repeat == 0 and width > 0} | {size}
-    return tuple(sorted(members, reverse=True)[: config.max_num_widths])
-
-
 class _Widths:
     """Choices of width and the axes that follow them."""
 
-    def __init__(self, propagation: Propagation, config: WidthConfig) -> None:
+    def __init__(self, propagation: Propagation, config: ElasticityConfig) -> None:
         self.propagation = propagation
-        self._config = config
         self.choices: dict[int, Choice] = {}
-        self._too_narrow: set[int] = set()
+        self._static: dict[int, str] = {}
+        rules = GroupRules(propagation, config)
+        of_constants = {
+            segment.group
+            for value in propagation.graph.values
+            if value.is_constant
+            for axis in propagation.layout(value.index)
+            for segment in axis
+        }
         names: dict[str, int] = {}
-        for owner, axis in self._owners():
+        for owner, op, axis in self._owners():
             for segment in propagation.solver.resolve(axis):
                 group = segment.group
-                if group in self.choices or group in self._too_narrow or propagation.solver.reason((segment,)):
+                if group in self.choices or group in self._static or propagation.solver.reason((segment,)):
                     continue
-                values = width_values(propagation.solver.size(group), segment.repeat, config)
+                if group not in of_constants:  # such as what only fills a shape
+                    self._static[group] = "the model has no tensor of its own with these channels"
+                    continue
+                values, reason = rules.values(segment, owner, op)
                 if len(values) == 1:
-                    self._too_narrow.add(group)
+                    self._static[group] = reason
                     continue
                 names[owner] = names.get(owner, 0) + 1
                 suffix = f"#{names[owner]}" if names[owner] > 1 else ""
                 self.choices[group] = Choice(f"width:{owner}{suffix}", values, "width")
 
-    def _owners(self) -> Iterator[tuple[str, Axis]]:
-        """Yields axes by the layers that make them, then those that other operations make."""
+    def _owners(self) -> Iterator[tuple[str, str, Axis]]:
+        """Yields name, operation and axis: those of layers, then those that other operations make."""
         graph = self.propagation.graph
         for layer in self.propagation.layers:
-            yield layer_name(graph, layer.op.name), layer.axis
+            yield layer_name(graph, layer.op.name), layer.op.name, layer.axis
         for op in graph.ops:
             for output in op.outputs:
                 for axis in self.propagation.layout(output):
-                    yield op.name, axis
+                    yield op.name, op.name, axis
 
     def axis(self, axis: Axis) -> ElasticAxis:
         """Returns an axis by its choices, neighbouring static parts joined."""
@@ -302,8 +319,7 @@ class _Widths:
                 continue
             reason = self.propagation.solver.reason(layer.axis)
             if reason is None:
-                size = self.propagation.solver.length(layer.axis)
-                reason = f"the width settings leave no second width for {size} channels"
+                reason = self._static[self.propagation.solver.resolve(layer.axis)[0].group]
             yield StaticLayer(layer_name(self.propagation.graph, layer.op.name), reason)
 
 
@@ -318,15 +334,14 @@ def _slice_hooks(widths: _Widths, cell: ActiveSubnet) -> Iterator[Hook]:
 
 
 def _length_hooks(widths: _Widths, cell: ActiveSubnet) -> Iterator[Hook]:
-    """Yields hooks for single integers of static axes too: the model's code may compute them from elastic tensors."""
+    """Yields hooks for integers of static axes too: the model's code may compute them from elastic tensors."""
     by_port: dict[tuple[str, int], list[PortValue]] = {}
     for value in widths.propagation.port_values:
-        if value.index is None or widths.axis(value.axis).is_elastic:
-            by_port.setdefault((value.op.name, value.port), []).append(value)
-    made: dict[tuple[tuple[int | None, ElasticAxis], ...], LengthHook] = {}
+        by_port.setdefault((value.op.name, value.port), []).append(value)
+    made: dict[tuple[tuple[Path, Length], ...], LengthHook] = {}
     for (op, port), values in by_port.items():
-        axes = {value.index: widths.axis(value.axis) for value in values}
-        hook = made.setdefault(tuple(axes.items()), LengthHook(cell, axes))
+        lengths = {value.path: Length(widths.axis(value.axis), value.varying) for value in values}
+        hook = made.setdefault(tuple(lengths.items()), LengthHook(cell, lengths))
         yield Hook(op, port, values[0].name, hook)
 
 

@@ -3,7 +3,7 @@
 from bootstrapnas_ext.graph import rules as _rules  # registers the axis rules
 from bootstrapnas_ext.graph.axes import Axis, AxisSolver, Layout, Segment
 from bootstrapnas_ext.graph.ir import ModelGraph, ModuleCall, Op, Ref, Value
-from bootstrapnas_ext.graph.propagate import AXIS_RULES, Layer, NoRuleError, PortValue, Propagation
+from bootstrapnas_ext.graph.propagate import AXIS_RULES, Layer, NoRuleError, PortValue, Propagation, propagate
 
 __all__ = [
     "AXIS_RULES",
@@ -20,6 +20,7 @@ __all__ = [
     "Ref",
     "Segment",
     "Value",
+    "propagate",
 ]
 
 del _rules

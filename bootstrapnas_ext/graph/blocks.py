@@ -249,6 +249,8 @@ class _Finder:
                 maker = self._graph.producer.get(value)
                 if value == entry or maker is None or maker in region:
                     continue
+                if maker == self._graph.producer.get(entry):  # another of its results: a second way in
+                    return None
                 if self._dominator[maker] is None and not self._only_read_in(maker, region):
                     continue
                 region.add(maker)
@@ -256,9 +258,21 @@ class _Finder:
                 if len(region) > self._max_ops:
                     return None
         inside = region - {end}
-        if all(self._only_read_in(op, region) for op in inside):
+        region |= self._writers(inside)
+        if len(region) <= self._max_ops and all(self._only_read_in(op, region) for op in inside):
             return region
         return None
+
+    def _writers(self, region: set[int]) -> set[int]:
+        """Returns operations that only write into tensors of the region, such as an assignment to a part of one."""
+        return {
+            op
+            for index in region
+            for value in self._graph.ops[index].outputs
+            for op in self._graph.consumers.get(value, ())
+            if not self._graph.ops[op].outputs
+            and all(self._graph.producer.get(tensor) in region for tensor in self._graph.ops[op].tensors)
+        }
 
     def _only_read_in(self, op: int, region: set[int]) -> bool:
         return all(
@@ -267,8 +281,8 @@ class _Finder:
         )
 
     def _may_skip(self, entry: int, exit_value: int, region: set[int]) -> bool:
-        if len(region) < self._min_ops or region.isdisjoint(self._weighted):
-            return False
+        if len(region) < self._min_ops or not any(self._dominator[op] is not None for op in region & self._weighted):
+            return False  # a weight that meets no input, such as in a table of positions, makes no block
         solver = self._p.solver
         same = all(
             one == two or (solver.is_static(one) and solver.is_static(two))

@@ -30,12 +30,16 @@ class Value:
     :param source: ``"input"``, ``"parameter"``, ``"buffer"``, ``"op"``, or ``"unknown"`` for a tensor that the model
         holds without having registered it.
     :param name: Name of the input, parameter or buffer; of the operation that made it otherwise.
+    :param is_mask: Whether its items are truth values.
+    :param varying: Dimensions that have another size when the model is called with another batch size.
     """
 
     index: int
     shape: tuple[int, ...]
     source: str
     name: str
+    is_mask: bool = False
+    varying: tuple[int, ...] = ()
 
     @property
     def is_constant(self) -> bool:
@@ -161,14 +165,15 @@ class ModelGraph:
     :param values: All tensors.
     :param outputs: Indices of the tensors that the model returned.
     :param calls: Module calls, in the order in which they began.
-    :param readers: Functions whose operations are among the others, but which also read the sizes of their arguments.
+    :param adapted: Whether a function of PyTorch ran as its stand-in, which subnets need; see
+        :mod:`bootstrapnas_ext.functions`.
     """
 
     ops: tuple[Op, ...]
     values: tuple[Value, ...]
     outputs: tuple[int, ...]
     calls: tuple[ModuleCall, ...]
-    readers: tuple[Op, ...] = ()
+    adapted: bool = False
 
     @cached_property
     def producer(self) -> dict[int, int]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bootstrapnas_ext.graph.axes import Axis, AxisSolver, Layout
 from bootstrapnas_ext.graph.ir import ModelGraph, Op, Ref
 from bootstrapnas_ext.registry import Registry
 
+Path = tuple[int | str, ...]
 NOT_CHANNELS = "not a channel dimension"
 
 
@@ -24,15 +25,19 @@ class PortValue:
     :param op: The operation.
     :param port: NNCF's port number of the argument.
     :param name: The argument's name in the function's signature.
-    :param index: Position in the argument if that is a tuple or list, ``None`` if it is the integer itself.
+    :param path: Where in the argument: positions in tuples and lists, and ``"start"``, ``"stop"`` of slices, from the
+        outermost in; empty if the argument is the integer itself.
     :param axis: The integer is the number of active indices of this axis.
+    :param varying: Whether the integer depends on the model's input too, such as batch size times heads; then it
+        shrinks in the proportion of the axis.
     """
 
     op: Op
     port: int
     name: str
-    index: int | None
+    path: Path
     axis: Axis
+    varying: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,12 +49,30 @@ class Layer:
     :param weight: Index of the weight tensor.
     :param dim: The weight's dimension of output channels.
     :param axis: The output channels.
+    :param dilation: Steps between the positions of the kernel, if the weight has a kernel.
     """
 
     op: Op
     weight: int
     dim: int
     axis: Axis
+    dilation: int | tuple[int, ...] = 1
+
+
+@dataclass(frozen=True)
+class Cut:
+    """
+    A place where one dimension of channels is cut into several, of which one may shrink.
+
+    Which one cannot be seen there: of ``(3, heads, channels)`` it is the heads, since the 3 are taken apart later, and
+    of ``(heads, channels)`` too, but of ``(groups, channels)`` before a shuffle it is the channels.
+
+    :param op: Index of the operation.
+    :param number: Which of the operation's cuts.
+    """
+
+    op: int
+    number: int
 
 
 Rule = Callable[["Propagation", Op], Sequence[Layout]]
@@ -65,10 +88,14 @@ class Propagation:
     What no rule covers freezes the groups that it touches, and the reason is kept.
 
     :param graph: The traced model.
+    :param decisions: For a cut, which of its dimensions may shrink, counted among those that could; 0 if not given.
     """
 
-    def __init__(self, graph: ModelGraph) -> None:
+    def __init__(self, graph: ModelGraph, decisions: Mapping[Cut, int] | None = None) -> None:
         self.graph = graph
+        self.cuts: dict[Cut, tuple[Axis, int]] = {}
+        self._decisions = decisions or {}
+        self._op = -1
         self.solver = AxisSolver()
         self.port_values: list[PortValue] = []
         self.layers: list[Layer] = []
@@ -82,11 +109,9 @@ class Propagation:
             elif value.source != "op":
                 reason = f"{value.source} {value.name!r}" if value.name else "a tensor that the model does not register"
                 self._layouts[value.index] = self.static_layout(value.shape, reason)
-        for op in graph.ops:
+        for index, op in enumerate(graph.ops):
+            self._op = index
             self._visit(op)
-        for reader in graph.readers:
-            for index in reader.tensors:
-                self._freeze(index, f"{reader.name} needs the sizes that it was made with")
         for index in graph.outputs:
             self._freeze(index, "output of the model")
 
@@ -135,7 +160,7 @@ class Propagation:
         """
         self.solver.equate(first, second, f"{op.name} joins channels that cannot be paired")
 
-    def follow(self, op: Op, position: int, name: str, axis: Axis, index: int | None = None) -> None:
+    def follow(self, op: Op, position: int, name: str, axis: Axis, path: Path = (), *, varying: bool = False) -> None:
         """
         States that an integer argument is the length of an axis; without effect if it was not passed.
 
@@ -143,11 +168,36 @@ class Propagation:
         :param position: Position of the argument in the function's signature.
         :param name: Its name there.
         :param axis: The axis.
-        :param index: Position in the argument if it is a tuple or list.
+        :param path: Where in the argument, as in :class:`PortValue`.
+        :param varying: Whether the integer depends on the model's input too.
         """
         port = op.port(position, name)
         if port is not None:
-            self.port_values.append(PortValue(op, port, name, index, axis))
+            self.port_values.append(PortValue(op, port, name, path, axis, varying))
+
+    def cut(self, sizes: Sequence[int], candidates: Sequence[int]) -> tuple[int, Axis]:
+        """
+        Returns which dimension of a cut may shrink, and a new axis for it.
+
+        :param sizes: Sizes of the dimensions.
+        :param candidates: Which of them could shrink, the likeliest first; at least one.
+        """
+        key = Cut(self._op, sum(cut.op == self._op for cut in self.cuts))
+        chosen = candidates[self._decisions.get(key, 0) % len(candidates)]
+        axis = self.solver.fresh(sizes[chosen])
+        self.cuts[key] = (axis, len(candidates))
+        return chosen, axis
+
+    def is_useful(self, axis: Axis) -> bool:
+        """
+        Returns whether any part of an axis could shrink.
+
+        :param axis: Any axis.
+        """
+        return any(
+            self.solver.size(segment.group) > 1 and self.solver.reason((segment,)) is None
+            for segment in self.solver.resolve(axis)
+        )
 
     def _visit(self, op: Op) -> None:
         try:
@@ -175,3 +225,38 @@ class Propagation:
     def _freeze(self, index: int, reason: str) -> None:
         for axis in self._layouts[index]:
             self.solver.freeze(axis, reason)
+
+
+_ROUNDS = 12
+
+
+def propagate(graph: ModelGraph) -> Propagation:
+    """
+    Returns layouts of all tensors, with each cut decided so that as much as possible can shrink.
+
+    Where a decision leaves nothing to shrink, the next dimension is tried. Of decisions that fail together, because
+    they are about the same channels, the last one is changed first. A fixed number of rounds bounds the time by the
+    number of operations.
+
+    :param graph: The traced model.
+    """
+    decisions: dict[Cut, int] = {}
+    settled: set[Cut] = set()
+    propagation = Propagation(graph)
+    for _ in range(_ROUNDS):
+        seen: set[int] = set()
+        changed = False
+        for cut, (axis, count) in reversed(propagation.cuts.items()):
+            groups = {segment.group for segment in propagation.solver.resolve(axis)}
+            if cut in settled or propagation.is_useful(axis) or groups & seen:
+                continue
+            seen |= groups
+            decisions[cut] = decisions.get(cut, 0) + 1
+            if decisions[cut] >= count:
+                decisions[cut] = 0
+                settled.add(cut)
+            changed = True
+        if not changed:
+            break
+        propagation = Propagation(graph, decisions)
+    return propagation

@@ -43,11 +43,25 @@ class Outer:
         of two lines.
     :param pair: Two names.
     :param kind: A kind.
+    :param names: A name, or several.
     """
 
     one: Inner | tuple[Inner, ...] | None = None
     pair: Annotated[tuple[str, str] | None, FormerName("couple")] = None
     kind: Literal["a", "b"] = "a"
+    names: str | tuple[str, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Derived(Outer):
+    """
+    Outside, and more.
+
+    :param kind: Another text.
+    :param more: More.
+    """
+
+    more: bool = False
 
 
 def all_defaults() -> dict[str, Any]:
@@ -117,6 +131,16 @@ def test_one_or_several(value: object, valid: bool) -> None:
     assert Draft202012Validator(schema_of(Outer)).is_valid({"one": value}) is valid
 
 
+@pytest.mark.parametrize(("value", "valid"), [("a", True), (["a", "b"], True), (None, True), (3, False), ([3], False)])
+def test_a_string_or_several(value: object, valid: bool) -> None:
+    assert Draft202012Validator(schema_of(Outer)).is_valid({"names": value}) is valid
+
+
+def test_texts_of_a_derived_dataclass() -> None:
+    texts = {key: schema["description"] for key, schema in schema_of(Derived)["properties"].items()}
+    assert (texts["pair"], texts["kind"], texts["more"]) == ("Two names.", "Another text.", "More.")
+
+
 @pytest.mark.parametrize(
     ("hint", "words"),
     [
@@ -125,6 +149,8 @@ def test_one_or_several(value: object, valid: bool) -> None:
         (tuple[tuple[str, str], ...], "array of array of 2 x string"),
         (Literal["a", "b"] | None, 'one of "a", "b"'),
         (bool, "boolean"),
+        (str | tuple[str, ...] | None, "string or array of string"),
+        (Inner | tuple[Inner, ...] | None, "object or array of object"),
     ],
 )
 def test_type_in_words(hint: object, words: str) -> None:

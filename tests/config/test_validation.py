@@ -18,6 +18,7 @@ from bootstrapnas_ext.config.validation import format_path, read_config
 from bootstrapnas_ext.errors import ConfigError
 from bootstrapnas_ext.registry import Registry
 
+ELASTICITY = "training.elasticity"
 STAGES = "training.schedule.list_stage_descriptions"
 
 
@@ -62,6 +63,36 @@ def errors_of(config: object) -> list[str]:
             r"skipped_blocks[0]: must have at least 2 items, but got",
         ),
         ("search.objectives", ["accuracy"], r"search.objectives: must have at least 2 items"),
+        (f"{ELASTICITY}.ignored_scopes", 3, "ignored_scopes: must be a string or array of string, but got 3"),
+        (f"{ELASTICITY}.ignored_scopes", ["a", 3], "ignored_scopes[1]: must be a string, but got 3"),
+        (f"{ELASTICITY}.width.target_scopes", [], "target_scopes: must have at least 1 items, but got []"),
+        (
+            f"{ELASTICITY}.depth.ignored_scopes",
+            ["a", "{re}layer(1"],
+            "ignored_scopes[1]: must be a regular expression after '{re}', but got '{re}layer(1': missing ), unterm",
+        ),
+        (f"{ELASTICITY}.target_scopes", "{re}*", "target_scopes: must be a regular expression after '{re}'"),
+        (
+            f"{ELASTICITY}.target_scopes",
+            "{glob}*",
+            "must be a name, or begin with '{re}' or '{type}', but got '{glob}*",
+        ),
+        (f"{ELASTICITY}.kernel.ignored_scopes", [""], "ignored_scopes[0]: must name layers, but got ''"),
+        (f"{ELASTICITY}.kernel.ignored_scopes", "{type}", "ignored_scopes: must name layers, but got '{type}'"),
+        (f"{ELASTICITY}.width.overwrite_groups", [["a"], []], "groups[1]: must have at least 1 items, but got []"),
+        (f"{ELASTICITY}.width.overwrite_groups", [["a", "{re}("]], "groups[0][1]: must be a regular expression"),
+        (f"{ELASTICITY}.width.overrides", {"a": 3}, "overrides.a: must be an object, but got 3"),
+        (
+            f"{ELASTICITY}.width.overrides",
+            {"a.0": {"widths": [0]}},
+            "overrides['a.0'].widths[0]: must be an integer >=",
+        ),
+        (f"{ELASTICITY}.width.overrides", {"{re}(": {}}, "overrides['{re}(']: must be a regular expression"),
+        (
+            f"{ELASTICITY}.kernel.overrides",
+            {"a": {"kernel_size": [3]}},
+            "overrides.a.kernel_size: unknown key, with the value [3]; did you mean 'kernel_sizes'?",
+        ),
         ("search.objectives", ["macs", "macs"], r"search.objectives: must not repeat an item"),
         # values and keys that are nearly right
         ("search.latency.performance_hint", "latensy", "but got \"latensy\"; did you mean 'latency'?"),
@@ -106,6 +137,23 @@ def test_what_the_schema_refuses(path: str, value: object, line: str) -> None:
         (
             {"width": {"min_width": 8, "min_out_channels": 8}},
             "width.min_out_channels: is the older name of 'min_width', which is given too",
+        ),
+        (
+            {"width": {"overwrite_groups": [["a"]], "overwrite_groups_widths": [[8], [4]]}},
+            "overwrite_groups_widths: must have one list of widths for each of `overwrite_groups`, but got 2 for 1",
+        ),
+        ({"width": {"overwrite_groups_widths": [[8]]}}, "overwrite_groups_widths: must have one list"),
+        (
+            {"width": {"overrides": {"a": {"width_multipliers": [0.5]}}}},
+            "overrides.a.width_multipliers: must contain 1",
+        ),
+        (
+            {"width": {"overrides": {"a": {"widths": [8], "divisor": 4, "min_width": 2}}}},
+            "overrides.a.widths: says all; it must not be given together with ['min_width', 'divisor']; remove one",
+        ),
+        (
+            {"kernel": {"overrides": {"a": {"kernel_sizes": [3], "min_kernel_size": 3}}}},
+            "overrides.a.kernel_sizes: says all; it must not be given together with ['min_kernel_size']",
         ),
         ({"depth": {"mode": "manual"}}, "depth.mode: 'manual' needs `skipped_blocks`"),
         ({"depth": {"min_block_size": 9, "max_block_size": 5}}, "but got (min_block_size=9, max_block_size=5)"),

@@ -1,0 +1,39 @@
+"""What two traces of one model with different inputs tell: which sizes follow the batch, and whether the path does."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+from bootstrapnas_ext.errors import ModelError
+from bootstrapnas_ext.graph.ir import ModelGraph, Value
+
+
+def with_varying_sizes(graph: ModelGraph, other: ModelGraph) -> ModelGraph:
+    """
+    Returns the first trace with the dimensions marked whose size depends on the input.
+
+    :param graph: The trace.
+    :param other: A trace of the same model with another input.
+    :raises ModelError: If the model runs other operations for the other input: a super-network of the one path would
+        be wrong on the other.
+    """
+    for one, two in itertools.zip_longest(graph.ops, other.ops):
+        if one is None or two is None or (one.name, one.kind) != (two.name, two.kind):
+            names = " and ".join("the end" if op is None else repr(op.name) for op in (one, two))
+            msg = (
+                "The model takes another path for another input (other values, or another batch size): the operations "
+                f"{names} stand at the same place of two traces. Make the part that does not branch a module of its "
+                "own, for example the backbone, and build the super-network from that."
+            )
+            raise ModelError(msg)
+    if len(graph.values) != len(other.values):
+        msg = "The model uses other tensors for another input, so its graph cannot stand for all inputs."
+        raise ModelError(msg)
+    values = tuple(_compared(one, two) for one, two in zip(graph.values, other.values, strict=True))
+    return replace(graph, values=values)
+
+
+def _compared(one: Value, two: Value) -> Value:
+    pairs = itertools.zip_longest(one.shape, two.shape)
+    return replace(one, varying=tuple(dim for dim, (a, b) in enumerate(pairs) if a != b and dim < len(one.shape)))
