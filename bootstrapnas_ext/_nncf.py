@@ -105,12 +105,25 @@ class _Tracer(GraphBuilderMode):
         self._pending[node] = (op_meta, self._map_refs(tuple(args)), self._map_refs(kwargs), [])
 
     def process_post_function_hooks_for_value(self, value: Any, op_meta: OpMeta, port_id: int) -> Any:
+        known = self._passed_through(value, op_meta) if isinstance(value, torch.Tensor) else None
         result = super().process_post_function_hooks_for_value(value, op_meta, port_id)
         if isinstance(value, torch.Tensor):
             node = op_meta.extra_info["node_id"]
-            self._index[node, port_id] = self._add_value(value, "op", op_meta.op_name)
-            self._pending[node][3].append(self._index[node, port_id])
+            if known is None:
+                known = self._add_value(value, "op", op_meta.op_name)
+                self._pending[node][3].append(known)
+            self._index[node, port_id] = known
         return result
+
+    def _passed_through(self, value: torch.Tensor, op_meta: OpMeta) -> int | None:
+        """Returns the index of a tensor that an operation returns just as it got it, such as a cast to its own type."""
+        _, args, kwargs, _ = self._pending[op_meta.extra_info["node_id"]]
+        if _is_in_place(_function_name(op_meta.func)):
+            return None
+        with self.disable():
+            known = self.tensor_info.get(value) is not None
+        passed = {leaf.value for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Ref)}
+        return index if known and (index := self.value_of(value)) in passed else None
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -215,6 +228,7 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
         values=tuple(tracer.values),
         outputs=returned,
         calls=tuple(call for call in tracer.calls if call is not None),
+        counts=dict(tracer.op_calls),
         adapted=tracer.adapted,
     )
 

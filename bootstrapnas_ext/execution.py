@@ -9,7 +9,6 @@ probe runs the model once and looks at what arrives at every hooked port.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -188,7 +187,6 @@ class Executor:
         self.ports = ports
         self._model = model
         # Looking a module up by its path on every forward would cost more than slicing its weight.
-        self._counts = Counter(op.name.rpartition("/")[0] for op in graph.ops)
         self._looked_for_checkpoints = False
         self._sources = {
             place: (model.get_submodule(place.module), port) for port in reversed(ports) for place in port.places
@@ -234,22 +232,11 @@ class Executor:
                 skip.read_inputs(example.named(forward))
                 with HookMode(self._model, hooks, skip.replace, skip.keep, observe, skip.counters) as mode:
                     result = forward(*example.args, **example.kwargs)
-                self._check_counts(mode.op_calls, {op for op, _ in hooks} | skip.replace.keys())
+                check_counts(self.graph, mode.op_calls, {op for op, _ in hooks} | skip.replace.keys())
         if torch.is_grad_enabled() and not self._looked_for_checkpoints:
             refuse_checkpointing(result)
             self._looked_for_checkpoints = True
         return result
-
-    def _check_counts(self, calls: Mapping[str, int], names: Iterable[str]) -> None:
-        """Operations are known by the trace in evaluation mode; code that runs others in training would mix them up."""
-        for stem in {name.rpartition("/")[0] for name in names}:
-            if calls[stem] > self._counts[stem]:
-                msg = (
-                    f"The model's code runs {stem!r} {calls[stem]} times, and {self._counts[stem]} times when it was "
-                    "traced, in evaluation mode, so a subnet that changes it cannot run like this. Let the code run "
-                    "the same operations in both modes, or put what differs into a module of its own."
-                )
-                raise ModelError(msg)
 
     @contextmanager
     def _shadowed(self, values: Mapping[Place, Any]) -> Iterator[None]:
@@ -328,6 +315,25 @@ class Executor:
                 ports.append(replace(port, places=()))
             # else: the argument is right without a hook, since it is static or the code computes it from shapes
         return Executor(self._model, self.graph, self.elasticities, tuple(ports))
+
+
+def check_counts(graph: ModelGraph, calls: Mapping[str, int], names: Iterable[str]) -> None:
+    """
+    Looks whether functions ran as often as in the trace: operations are known by their number.
+
+    :param graph: The trace, made in evaluation mode.
+    :param calls: How often each function ran in each module.
+    :param names: Names of the operations that were changed or left out.
+    :raises ModelError: If one ran more often, for example because the model's code looks at its mode.
+    """
+    for stem in {name.rpartition("/")[0] for name in names}:
+        if calls[stem] > graph.counts[stem]:
+            msg = (
+                f"The model's code runs {stem!r} {calls[stem]} times, and {graph.counts[stem]} times when it was "
+                "traced, in evaluation mode, so a subnet that changes it cannot run like this. Let the code run the "
+                "same operations in both modes, or put what differs into a module of its own."
+            )
+            raise ModelError(msg)
 
 
 def refuse_checkpointing(result: Any) -> None:

@@ -15,7 +15,8 @@ from torch.nn.modules.conv import _ConvNd
 from bootstrapnas_ext import _nncf
 from bootstrapnas_ext._nncf import HookMode
 from bootstrapnas_ext.errors import ExportError
-from bootstrapnas_ext.execution import Place, Skip, shadowed
+from bootstrapnas_ext.execution import Place, Skip, check_counts, shadowed
+from bootstrapnas_ext.graph import ModelGraph
 from bootstrapnas_ext.inputs import ExampleInput
 from bootstrapnas_ext.supernet import Supernet
 
@@ -48,7 +49,7 @@ def extract(
             if prepare is not None:
                 prepare(small)
             return small
-        patched = _Patched(small, hooks, skip)
+        patched = _Patched(small, hooks, skip, supernet.graph)
         if prepare is not None:
             prepare(patched)
         return _exported(patched, supernet.example)
@@ -64,7 +65,9 @@ class _PassThrough(nn.Module):
 class _Patched(nn.Module):
     """A small copy of a model whose own code still holds numbers or blocks of the maximum subnet."""
 
-    def __init__(self, small: nn.Module, hooks: dict[tuple[str, int], Callable[[Any], Any]], skip: Skip) -> None:
+    def __init__(
+        self, small: nn.Module, hooks: dict[tuple[str, int], Callable[[Any], Any]], skip: Skip, graph: ModelGraph
+    ) -> None:
         super().__init__()
         self.small = small
         self.train(small.training)
@@ -72,8 +75,13 @@ class _Patched(nn.Module):
         @wraps(small.forward)  # torch.export names the inputs after the signature
         def forward(*args: Any, **kwargs: Any) -> Any:
             skip.read_inputs(ExampleInput(args, kwargs).named(small.forward))
-            with shadowed(small, skip.forwards), HookMode(small, hooks, skip.replace, skip.keep, None, skip.counters):
-                return small(*args, **kwargs)
+            with (
+                shadowed(small, skip.forwards),
+                HookMode(small, hooks, skip.replace, skip.keep, None, skip.counters) as mode,
+            ):
+                result = small(*args, **kwargs)
+            check_counts(graph, mode.op_calls, {op for op, _ in hooks} | skip.replace.keys() | skip.keep.keys())
+            return result
 
         self.forward = forward
 

@@ -32,6 +32,10 @@ def test_operations_have_nncfs_names_arguments_and_ports(name: str) -> None:
     model, example, graph = traced(name)
     reference = build_graph(model, *example.args, **example.kwargs)
     metas = {node: data["meta"] for node, data in reference.nodes.items() if isinstance(data["meta"], FunctionMeta)}
+    names = {op.name for op in graph.ops}
+    left_out = [meta for meta in metas.values() if meta.op_name not in names]
+    assert all(meta.func_name in ("dropout", "contiguous", "to") for meta in left_out)  # they gave what they got
+    metas = {node: meta for node, meta in metas.items() if meta.op_name in names}
     assert [op.name for op in graph.ops] == [meta.op_name for meta in metas.values()]
     for op, (node, meta) in zip(graph.ops, metas.items(), strict=True):
         assert op.kind == meta.func_name.strip("_") or op.kind in ("T", "mT")

@@ -171,7 +171,7 @@ class DepthConfig:
     mode: Literal["auto", "independent", "manual"] = "auto"
     skipped_blocks: Annotated[tuple[Block, ...] | None, Rule("minItems", 1), Rule("uniqueItems", True)] = None
     min_block_size: PositiveInt = 5
-    max_block_size: PositiveInt = 50
+    max_block_size: PositiveInt = 100
     ignored_scopes: Scopes = None
     target_scopes: SomeScopes = None
 

@@ -45,9 +45,10 @@ def find_blocks(propagation: Propagation, min_ops: int, max_ops: int) -> list[Bl
     """
     Returns blocks that do not overlap, in the order of the model.
 
-    For each tensor the smallest block that ends there is a candidate, if it is residual or one whole module. Of
-    candidates that overlap, residual ones come first, then those that are whole modules, then smaller ones. Time grows
-    linearly with the number of operations.
+    Candidates are residual blocks and whole modules: for each tensor the smallest block that ends there, and each call
+    of a module. Of those that overlap, residual ones come first, then whole modules, then smaller ones. A residual
+    module that holds just one other, such as an encoder layer with its attention, takes the place of that: what else it
+    holds could not be left out as a module. Time grows linearly with the number of operations.
 
     :param propagation: Layouts of the model.
     :param min_ops: Fewest operations of a block, at least 1.
@@ -55,16 +56,22 @@ def find_blocks(propagation: Propagation, min_ops: int, max_ops: int) -> list[Bl
     """
     finder = _Finder(propagation, min_ops, max_ops)
     candidates = sorted(
-        (block for block in finder.candidates() if block.residual or len(block.calls) == 1),
+        {block.ops: block for block in finder.candidates() if block.residual or len(block.calls) == 1}.values(),
         key=lambda block: (not block.residual, not block.calls, len(block.ops), block.ops[0]),
     )
-    chosen: list[Block] = []
-    taken: set[int] = set()
+    owner: dict[int, Block] = {}
     for block in candidates:
-        if taken.isdisjoint(block.ops):
-            chosen.append(block)
-            taken.update(block.ops)
+        inside = {id(owner[op]): owner[op] for op in block.ops if op in owner}
+        if not inside or (len(inside) == 1 and _holds(block, *inside.values())):
+            owner.update(dict.fromkeys(block.ops, block))
+    chosen = {id(block): block for block in owner.values()}.values()
     return without_overwriting(propagation.graph, sorted(chosen, key=lambda block: block.ops[0]))
+
+
+def _holds(block: Block, other: Block) -> bool:
+    """Whether a residual module holds another residual module."""
+    modules = all(one.residual and len(one.calls) == 1 for one in (block, other))
+    return modules and set(other.ops) < set(block.ops)
 
 
 def without_overwriting(graph: ModelGraph, blocks: Iterable[Block]) -> list[Block]:
@@ -164,6 +171,12 @@ class _Finder:
                 block = self._smallest_block(op)
                 if block is not None:
                     yield block
+        for call in self._graph.single_calls:
+            end = self._graph.producer.get(call.outputs[0]) if call.single else None
+            if end is not None and call.end_op - call.first_op <= self._max_ops:
+                block = self._block(call.inputs[0], end)
+                if block is not None:
+                    yield block
 
     def _dominators(self) -> list[int | None]:
         """
@@ -232,13 +245,11 @@ class _Finder:
         region = self._region(entry, end)
         if region is None or not self._may_skip(entry, exit_value, region):
             return None
-        return Block(
-            entry,
-            exit_value,
-            tuple(sorted(region)),
-            self._call_chain(entry, exit_value, region),
-            self._is_residual(entry, end, region),
-        )
+        residual = self._is_residual(entry, end, region)
+        calls = self._call_chain(entry, exit_value, region)
+        for call in calls:
+            region.update(range(call.first_op, call.end_op))
+        return Block(entry, exit_value, tuple(sorted(region)), calls, residual)
 
     def _region(self, entry: int, end: int) -> set[int] | None:
         """Returns the operations between a tensor and the end; ``None`` if too many, or one is read outside."""
@@ -291,15 +302,16 @@ class _Finder:
         return same and not _overwrites(self._graph, exit_value, [entry])
 
     def _is_residual(self, entry: int, end: int, region: set[int]) -> bool:
-        """Whether the entry reaches the end through additions and weightless operations of one tensor."""
+        """Whether the entry reaches the end through additions, norms and other operations that make no channels."""
         pending, seen = [end], {end}
         found_addition = False
         while pending:
             op = self._graph.ops[pending.pop()]
             found_addition |= op.kind in ADDITIVE
-            if len(op.tensors) > 1 and op.kind not in ADDITIVE:
+            tensors = [value for value in op.tensors if not self._graph.values[value].is_constant]
+            if op.kind not in ADDITIVE and (len(tensors) > 1 or self._graph.op_index[op.name] in self._weighted):
                 continue
-            for value in op.tensors:
+            for value in tensors:
                 if value == entry:
                     return found_addition
                 maker = self._graph.producer.get(value)
@@ -312,19 +324,22 @@ class _Finder:
         """Returns module calls that lead from the entry to the exit and run all operations of the region."""
         chain: list[ModuleCall] = []
         value = entry
-        covered = 0
+        covered: set[int] = set()
         while value != exit_value:
             inside = [
                 call
                 for call in self._calls_by_input.get(value, ())
-                if call.outputs[0] != value
-                and call.end_op > call.first_op
-                and region.issuperset(range(call.first_op, call.end_op))
+                if call.outputs[0] != value and call.end_op > call.first_op and self._belongs(call, region)
             ]
             if not inside:
                 return ()
             call = max(inside, key=lambda call: call.end_op - call.first_op)
             chain.append(call)
-            covered += call.end_op - call.first_op
+            covered.update(range(call.first_op, call.end_op))
             value = call.outputs[0]
-        return tuple(chain) if covered == len(region) else ()
+        return tuple(chain) if region <= covered else ()
+
+    def _belongs(self, call: ModuleCall, region: set[int]) -> bool:
+        """Whether a call runs operations of the region only, and such as prepare constants for themselves."""
+        ops = set(range(call.first_op, call.end_op))
+        return all(self._dominator[op] is None and self._only_read_in(op, ops) for op in ops - region)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -165,6 +165,8 @@ class ModelGraph:
     :param values: All tensors.
     :param outputs: Indices of the tensors that the model returned.
     :param calls: Module calls, in the order in which they began.
+    :param counts: How often each function ran in each module, by the stem of NNCF's names for operations; more often
+        than there are operations where a function returned just what it got.
     :param adapted: Whether a function of PyTorch ran as its stand-in, which subnets need; see
         :mod:`bootstrapnas_ext.functions`.
     """
@@ -173,6 +175,7 @@ class ModelGraph:
     values: tuple[Value, ...]
     outputs: tuple[int, ...]
     calls: tuple[ModuleCall, ...]
+    counts: Mapping[str, int] = field(default_factory=dict)
     adapted: bool = False
 
     @cached_property

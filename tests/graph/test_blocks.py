@@ -10,9 +10,12 @@ from torch import Tensor, nn
 
 from bootstrapnas_ext import _nncf
 from bootstrapnas_ext.errors import ModelError
+from bootstrapnas_ext.extraction import extract
 from bootstrapnas_ext.graph import Propagation
 from bootstrapnas_ext.graph.blocks import Block, block_between, find_blocks, find_chains
-from tests.zoo import BasicBlock, Head, build, conv_bn
+from bootstrapnas_ext.inputs import ExampleInput
+from bootstrapnas_ext.supernet import Supernet
+from tests.zoo import BasicBlock, Head, assert_close, build, conv_bn, outputs, randomize_norms, some_subnets
 
 
 def propagate(model: nn.Module, *args: Tensor) -> Propagation:
@@ -154,7 +157,7 @@ def test_a_named_block_that_may_not_be_skipped(before: str, last: str, message: 
 
 
 class Assigns(nn.Module):
-    """A branch that writes into its own result by index, which nothing can replace."""
+    """A branch that writes into its own result by index."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -167,11 +170,18 @@ class Assigns(nn.Module):
         return self.head(x + self.branch.conv2(y))
 
 
-def test_a_block_with_an_assignment_by_index_is_not_offered() -> None:
-    p = propagate(Assigns(), torch.randn(1, 3, 8, 8))
-    assert not [block for block in find_blocks(p, 1, 50) if block.residual]
+def test_an_assignment_by_index_belongs_to_the_block() -> None:
+    model = randomize_norms(Assigns()).eval()
+    p = propagate(model, torch.randn(1, 3, 8, 8))
+    (block,) = [block for block in find_blocks(p, 1, 50) if block.residual]
+    assert [p.graph.ops[op].kind for op in block.ops] == ["conv2d", "batch_norm", "setitem", "conv2d", "add"]
     with pytest.raises(ModelError, match="may not be skipped"):
         block_between(p, "stem/2/relu/0", "/__setitem__/0")
+    supernet = Supernet(model, torch.randn(2, 3, 8, 8))
+    x = torch.randn(3, 3, 8, 8)
+    for subnet in some_subnets(supernet, 2):
+        with supernet.activate(subnet), torch.no_grad():
+            assert_close(outputs(model, ExampleInput((x,))), outputs(extract(supernet, subnet), ExampleInput((x,))))
 
 
 class OverwritesBehindAChain(nn.Module):
