@@ -8,6 +8,7 @@ operation sees instead.
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
 from types import MethodType
@@ -43,6 +44,37 @@ if not _OLDEST <= _VERSION < _TOO_NEW:
     raise ImportError(_MSG)
 
 
+class _Sites:
+    """
+    Numbers the calls of each function in each module.
+
+    :param model: The model.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._paths: dict[int, str] = {id(module): name for name, module in model.named_modules()}
+        self.calls: Counter[str] = Counter()
+
+    def path(self, module: nn.Module) -> str:
+        """Returns the dotted path of a module."""
+        return self._paths.get(id(module), "")
+
+    def stem(self, module: nn.Module, function: str) -> str:
+        """Returns a site without its number."""
+        return f"{self.path(module)}:{function}"
+
+    def next(self, module: nn.Module, function: str) -> str:
+        """Returns the site of the next call, and counts it."""
+        site = self.peek(module, function)
+        self.calls[self.stem(module, function)] += 1
+        return site
+
+    def peek(self, module: nn.Module, function: str) -> str:
+        """Returns the site of the next call."""
+        stem = self.stem(module, function)
+        return f"{stem}:{self.calls[stem]}"
+
+
 class _Tracer(GraphBuilderMode):
     """NNCF's graph builder, which also keeps all shapes, module calls and nested inputs and outputs."""
 
@@ -55,7 +87,13 @@ class _Tracer(GraphBuilderMode):
         self._index: dict[tuple[int, int], int] = {}
         self._unknown: list[tuple[torch.Tensor, int]] = []
         self._pending: dict[int, tuple[OpMeta, tuple[Any, ...], dict[str, Any], list[int]]] = {}
-        self._names = {id(module): name for name, module in model.named_modules()}
+        self.sites = _Sites(model)
+        self._site_of: dict[str, str] = {}
+
+    def get_next_op_call_name(self, fn_name: str) -> str:
+        name: str = super().get_next_op_call_name(fn_name)
+        self._site_of[name] = self.sites.next(self.module_call_stack[-1], fn_name)
+        return name
 
     def _add_value(self, tensor: torch.Tensor, source: str, name: str) -> int:
         with self.disable():  # reading a shape is a function call too
@@ -143,10 +181,11 @@ class _Tracer(GraphBuilderMode):
                     name=op_meta.op_name,
                     kind=function.strip("_"),
                     in_place=_is_in_place(function),
-                    module=self._names.get(id(self.module_call_stack[-1]), ""),
+                    module=self.sites.path(self.module_call_stack[-1]),
                     args=args,
                     kwargs=kwargs,
                     outputs=tuple(made),
+                    site=self._site_of[op_meta.op_name],
                 )
             )
         return result
@@ -155,19 +194,19 @@ class _Tracer(GraphBuilderMode):
         wrapped = super()._get_wrapped_call(fn_call)
 
         def recorded(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            place, first, counters = len(self.calls), len(self.ops), dict(self.op_calls)
+            place, first, counters = len(self.calls), len(self.ops), dict(self.sites.calls)
             self.calls.append(None)
             inputs = tuple(self._tensors((args, kwargs)))
             result = wrapped(module, *args, **kwargs)
             self.calls[place] = ModuleCall(
-                module=self._names[id(module)],
+                module=self.sites.path(module),
                 arguments=len(args) + len(kwargs),
                 inputs=inputs,
                 outputs=tuple(self._tensors(result)),
                 single=bool(args) and isinstance(args[0], torch.Tensor) and isinstance(result, torch.Tensor),
                 first_op=first,
                 end_op=len(self.ops),
-                counters={name: count for name, count in self.op_calls.items() if count != counters.get(name)},
+                counters={stem: count for stem, count in self.sites.calls.items() if count != counters.get(stem)},
             )
             return result
 
@@ -228,20 +267,20 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
         values=tuple(tracer.values),
         outputs=returned,
         calls=tuple(call for call in tracer.calls if call is not None),
-        counts=dict(tracer.op_calls),
+        counts=dict(tracer.sites.calls),
         adapted=tracer.adapted,
     )
 
 
 class HookMode(FunctionHookMode):
     """
-    Runs a model with given pre-op hooks, and without given operations, under NNCF's names.
+    Runs a model with given pre-op hooks, and without given operations, which are known by :attr:`Op.site`.
 
     :param model: The model.
-    :param hooks: From operation name and port to a function of the argument.
-    :param replace: From the name of an operation that must not run to a function that returns its result instead.
-    :param keep: From operation name to a function that is called with the operation's result.
-    :param observe: Called with the name and the result of every operation.
+    :param hooks: From operation and port to a function of the argument.
+    :param replace: From an operation that must not run to a function that returns its result instead.
+    :param keep: From operation to a function that is called with the operation's result.
+    :param observe: Called with the site and the result of every operation.
     :param counters: For modules that do not run what they ran in the trace, by path, the counters that the trace had
         after their call: operations after it keep their names.
     """
@@ -260,6 +299,15 @@ class HookMode(FunctionHookMode):
         self._keep = keep or {}
         self._observe = observe
         self._counters = {id(model.get_submodule(path)): counts for path, counts in (counters or {}).items()}
+        self._sites = _Sites(model)
+
+    @property
+    def calls(self) -> Mapping[str, int]:
+        """How often each function ran in each module, by :attr:`Op.site` without the number."""
+        return self._sites.calls
+
+    def get_next_op_call_name(self, fn_name: str) -> str:
+        return self._sites.next(self.module_call_stack[-1], fn_name)
 
     def _get_wrapped_call(self, fn_call: MethodType) -> Callable[..., Any]:
         wrapped: Callable[..., Any] = super()._get_wrapped_call(fn_call)
@@ -269,7 +317,7 @@ class HookMode(FunctionHookMode):
 
         def counted(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
             result = wrapped(module, *args, **kwargs)
-            self.op_calls.update(counters)
+            self._sites.calls.update(counters)
             return result
 
         return counted
@@ -281,19 +329,18 @@ class HookMode(FunctionHookMode):
             return _run_stand_in(self, func, args, kwargs)
         if not self.enabled or not (self._replace or self._keep or self._observe):
             return super().__torch_function__(func, types, args, kwargs)
-        # The counter of the base class has not yet been moved on, so the name of this call is peeked at. A function
-        # that only calls others gets a name here that no trace holds.
-        stem = f"{self.get_current_relative_name()}/{func.__name__}"
-        name = f"{stem}/{self.op_calls[stem]}"
-        if name in self._replace:
-            self.op_calls[stem] += 1
-            return _like_result_of(func, self._replace[name]())
+        # The counter has not yet been moved on, so the site of this call is peeked at. A function that only calls
+        # others gets a site here that no trace holds.
+        site = self._sites.peek(self.module_call_stack[-1], func.__name__)
+        if site in self._replace:
+            self._sites.next(self.module_call_stack[-1], func.__name__)
+            return _like_result_of(func, self._replace[site]())
         result = super().__torch_function__(func, types, args, kwargs)
         with self.disable():
-            if name in self._keep:
-                self._keep[name](result)
+            if site in self._keep:
+                self._keep[site](result)
             if self._observe is not None:
-                self._observe(name, result)
+                self._observe(site, result)
         return result
 
     def execute_pre_hooks(

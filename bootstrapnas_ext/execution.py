@@ -76,8 +76,8 @@ class Port:
 
     @property
     def key(self) -> tuple[str, int]:
-        """Name of the operation, and the port's number."""
-        return self.op.name, self.number
+        """Site of the operation, and the port's number."""
+        return self.op.site, self.number
 
     def changes(self) -> bool:
         """Returns whether the operation must get something else in the active subnet than in the trace."""
@@ -221,7 +221,7 @@ class Executor:
         :param forward: The model's own forward.
         :param subnet: The active subnet.
         :param example: What to call the model with.
-        :param observe: Called with the name and the result of every operation; makes the forward slow.
+        :param observe: Called with the site and the result of every operation; makes the forward slow.
         """
         skip = Skip(self.graph, self.skipped(subnet))
         hooks = self.code_hooks()
@@ -232,7 +232,7 @@ class Executor:
                 skip.read_inputs(example.named(forward))
                 with HookMode(self._model, hooks, skip.replace, skip.keep, observe, skip.counters) as mode:
                     result = forward(*example.args, **example.kwargs)
-                check_counts(self.graph, mode.op_calls, {op for op, _ in hooks} | skip.replace.keys())
+                check_counts(self.graph, mode.calls, {op for op, _ in hooks} | skip.replace.keys())
         if torch.is_grad_enabled() and not self._looked_for_checkpoints:
             refuse_checkpointing(result)
             self._looked_for_checkpoints = True
@@ -262,8 +262,8 @@ class Executor:
 
         :param forward: The model's own forward.
         :param example: Input of the trace.
-        :param observe: Called with the name and the result of every operation.
-        :return: What arrived, by name of operation and number of port; those that did not run are missing.
+        :param observe: Called with the site and the result of every operation.
+        :return: What arrived, by site of operation and number of port; those that did not run are missing.
         """
         arrivals: dict[tuple[str, int], Arrival] = {}
 
@@ -317,19 +317,21 @@ class Executor:
         return Executor(self._model, self.graph, self.elasticities, tuple(ports))
 
 
-def check_counts(graph: ModelGraph, calls: Mapping[str, int], names: Iterable[str]) -> None:
+def check_counts(graph: ModelGraph, calls: Mapping[str, int], sites: Iterable[str]) -> None:
     """
     Looks whether functions ran as often as in the trace: operations are known by their number.
 
     :param graph: The trace, made in evaluation mode.
     :param calls: How often each function ran in each module.
-    :param names: Names of the operations that were changed or left out.
+    :param sites: Of the operations that were changed or left out.
     :raises ModelError: If one ran more often, for example because the model's code looks at its mode.
     """
-    for stem in {name.rpartition("/")[0] for name in names}:
+    for site in sites:
+        stem = site.rpartition(":")[0]
         if calls[stem] > graph.counts[stem]:
+            name = graph.ops[graph.site_index[site]].name.rpartition("/")[0]
             msg = (
-                f"The model's code runs {stem!r} {calls[stem]} times, and {graph.counts[stem]} times when it was "
+                f"The model's code runs {name!r} {calls[stem]} times, and {graph.counts[stem]} times when it was "
                 "traced, in evaluation mode, so a subnet that changes it cannot run like this. Let the code run the "
                 "same operations in both modes, or put what differs into a module of its own."
             )
@@ -451,7 +453,7 @@ class Skip:
             def keep(result: Any) -> None:
                 self._entries[entry] = result if isinstance(result, Tensor) else result[number]
 
-            self.keep[op.name] = keep
+            self.keep[op.site] = keep
 
         def value_of(index: int) -> Tensor:
             found = self._entries[entry]
@@ -474,9 +476,9 @@ class Skip:
         for index in sorted(inside - covered):
             op = self._graph.ops[index]
             if len(op.outputs) == 1:
-                self.replace[op.name] = partial(value_of, op.outputs[0])
+                self.replace[op.site] = partial(value_of, op.outputs[0])
             else:
-                self.replace[op.name] = partial(_call_each, value_of, op.outputs)
+                self.replace[op.site] = partial(_call_each, value_of, op.outputs)
 
 
 def _call_without_arguments(function: Callable[[int], Tensor], index: int, *_: Any, **__: Any) -> Tensor:

@@ -80,7 +80,7 @@ class _Patched(nn.Module):
                 HookMode(small, hooks, skip.replace, skip.keep, None, skip.counters) as mode,
             ):
                 result = small(*args, **kwargs)
-            check_counts(graph, mode.op_calls, {op for op, _ in hooks} | skip.replace.keys() | skip.keep.keys())
+            check_counts(graph, mode.calls, {op for op, _ in hooks} | skip.replace.keys() | skip.keep.keys())
             return result
 
         self.forward = forward
@@ -112,8 +112,10 @@ def _small_copy(supernet: Supernet, skip: Skip) -> nn.Module:
                 plain[place] = value
     for block in supernet.executor.skipped(supernet.active):
         for call in block.calls:
+            module = model.get_submodule(call.module)
             stand_in = nn.Identity() if call.arguments == 1 else _PassThrough()
-            replaced[id(model.get_submodule(call.module))] = stand_in.train(model.training)
+            vars(stand_in).update(_settings(module))
+            replaced[id(module)] = stand_in.train(model.training)
     small = _nncf.bare_copy(model, replaced)
     left = dict(small.named_modules())
     for place, value in plain.items():
@@ -122,6 +124,15 @@ def _small_copy(supernet: Supernet, skip: Skip) -> nn.Module:
     for module in left.values():
         _describe(module)
     return small
+
+
+def _settings(module: nn.Module) -> dict[str, Any]:
+    """Returns a module's numbers and texts, which the code around it may read even where the module is left out."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if not name.startswith("_") and name != "training" and isinstance(value, (str, int, float, bool, type(None)))
+    }
 
 
 def _exported(patched: _Patched, example: ExampleInput) -> nn.Module:

@@ -69,7 +69,7 @@ def shape_check(
     graph: ModelGraph, subnet: Subnet, shape_of: ShapeOf, skipped: Container[int] = ()
 ) -> Callable[[str, Any], None]:
     """
-    Returns a function of an operation's name and result that fails if the result has another shape than predicted.
+    Returns a function of an operation's site and result that fails if the result has another shape than predicted.
 
     :param graph: The trace.
     :param subnet: The active subnet.
@@ -77,14 +77,14 @@ def shape_check(
     :param skipped: Indices of operations that are left out.
     """
 
-    def check(name: str, result: Any) -> None:
-        index = graph.op_index.get(name)
+    def check(site: str, result: Any) -> None:
+        index = graph.site_index.get(site)
         if index is None or index in skipped:
             return
         got = [tuple(leaf.shape) for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
         wanted = [shape_of(output, subnet) for output in graph.ops[index].outputs]
         if got != wanted:
-            msg = f"{name} returns the shapes {got}, but its axis rule predicts {wanted}"
+            msg = f"{graph.ops[index].name} returns the shapes {got}, but its axis rule predicts {wanted}"
             raise ModelError(msg)
 
     return check
@@ -122,13 +122,14 @@ def _first_difference(executor: Executor, forward: Callable[..., Any], example: 
     for hooked in (executor, executor.without_hooks()):
         found: dict[str, Any] = {}
 
-        def observe(name: str, result: Any, found: dict[str, Any] = found) -> None:
-            found[name] = pytree.tree_map_only(Tensor, torch.clone, result)
+        def observe(site: str, result: Any, found: dict[str, Any] = found) -> None:
+            found[site] = pytree.tree_map_only(Tensor, torch.clone, result)
 
         hooked.run(forward, maximum, example, observe)
         results.append(found)
     hooked_results, plain = results
-    for name, result in plain.items():
-        if name not in hooked_results or not _equal(result, hooked_results[name]):
-            return f"the operation {name!r}"
+    for site, result in plain.items():
+        if site not in hooked_results or not _equal(result, hooked_results[site]):
+            index = executor.graph.site_index.get(site)
+            return f"the operation {site if index is None else executor.graph.ops[index].name!r}"
     return "the model's outputs"

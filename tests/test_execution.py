@@ -21,11 +21,11 @@ from bootstrapnas_ext.supernet import Supernet
 from tests.zoo import NETS, Head, assert_close, build, conv_bn, image, outputs, some_subnets
 
 IN_CODE = {
-    "pad_shortcut": {("/pad/0", 1)},
-    "view_constant": {("/view/0", 2)},
-    "view_tuple": {("/reshape/0", 1)},
-    "split_list": {("/split/0", 1)},
-    "functional": {("/conv2d/0", 2)},
+    "pad_shortcut": {(":pad:0", 1)},
+    "view_constant": {(":view:0", 2)},
+    "view_tuple": {(":reshape:0", 1)},
+    "split_list": {(":split:0", 1)},
+    "functional": {(":conv2d:0", 2)},
 }
 """The only nets whose code holds numbers that depend on the subnet, and where."""
 
@@ -80,7 +80,7 @@ def test_sizes_that_the_code_computes_wrong_stay_as_they_were() -> None:
     model = ComputesFromAnother().eval()
     supernet = Supernet(model, ExampleInput((image(),)))
     assert set(supernet.space.maximum) == {"width:one"}
-    assert set(supernet.executor.code_hooks()) == {("/view/0", 3)}
+    assert set(supernet.executor.code_hooks()) == {(":view:0", 3)}
     x = torch.randn(3, 3, 8, 8)
     for width in (12, 8, 4):
         with supernet.activate({"width:one": width}), torch.no_grad():
@@ -110,7 +110,7 @@ def test_what_hooks_compute_is_not_counted_as_operations_of_the_model() -> None:
     torch.manual_seed(0)
     model = PlainReference().eval()
     supernet = Supernet(model, ExampleInput((image(),)))
-    assert {("/conv2d/0", 1), ("/view/0", 2)} <= set(supernet.executor.code_hooks())
+    assert {(":conv2d:0", 1), (":view:0", 2)} <= set(supernet.executor.code_hooks())
     x = torch.randn(3, 3, 8, 8)
     for subnet in some_subnets(supernet, 3):
         width, size = subnet["width:/conv2d/0"], subnet["kernel:/conv2d/0"]
@@ -218,10 +218,10 @@ def test_operations_of_skipped_blocks_do_not_run() -> None:
     ran: set[str] = set()
     forward = _nncf.original_forward(supernet.model)
     with supernet.activate(supernet.space.minimum), torch.no_grad():
-        supernet.executor.run(forward, supernet.active, supernet.example, lambda name, _: ran.add(name))
-    traced = {op.name for op in supernet.graph.ops}
+        supernet.executor.run(forward, supernet.active, supernet.example, lambda site, _: ran.add(site))
+    traced = {op.site for op in supernet.graph.ops}
     skipped = {
-        supernet.graph.ops[op].name for block in supernet.executor.skipped(supernet.space.minimum) for op in block.ops
+        supernet.graph.ops[op].site for block in supernet.executor.skipped(supernet.space.minimum) for op in block.ops
     }
     assert ran & traced == traced - skipped
     assert len(skipped) == 3 * 6

@@ -94,7 +94,7 @@ def test_calls_of_modules_span_their_operations() -> None:
     assert block.single
     assert block.inputs == (graph.ops[block.first_op - 1].outputs[0],)
     assert block.outputs == graph.ops[block.end_op - 1].outputs
-    assert block.counters["layer1/relu/relu_"] == 2
+    assert block.counters["layer1.relu:relu_"] == 2
     in_place = [op.name for op in graph.ops[block.first_op : block.end_op] if op.in_place]
     assert in_place == ["layer1/relu/relu_/0", "layer1/relu/relu_/1"]
 
@@ -125,9 +125,9 @@ def test_attention_is_traced_and_run_by_its_stand_in() -> None:
     assert {"chunk", "softmax", "matmul"} <= {op.kind for op in graph.ops}
     assert not door.trace(Chain(), (image(),), {}).adapted
     seen: list[str] = []
-    with door.HookMode(attention, {}, observe=lambda name, _: seen.append(name)):
+    with door.HookMode(attention, {}, observe=lambda site, _: seen.append(site)):
         attention(x, x, x)
-    assert {op.name for op in graph.ops} <= set(seen)
+    assert {op.site for op in graph.ops} <= set(seen)
 
 
 def test_a_trace_leaves_the_model_as_it_was() -> None:
@@ -166,13 +166,13 @@ def test_hooks_change_arguments_of_every_kind() -> None:
         return value
 
     hooks = {
-        ("inner/conv2d/0", 1): lambda weight: weight * 0,
-        ("/pad/0", 1): lambda _: (1, 1),
-        ("/view/0", 3): lambda _: 80,
-        ("/view/1", 3): lambda _: 80,
-        ("/cat/0", 1): lambda second: second + 1,
-        ("/cat/0", 2): note,
-        ("/view/7", 1): note,
+        ("inner:conv2d:0", 1): lambda weight: weight * 0,
+        (":pad:0", 1): lambda _: (1, 1),
+        (":view:0", 3): lambda _: 80,
+        (":view:1", 3): lambda _: 80,
+        (":cat:0", 1): lambda second: second + 1,
+        (":cat:0", 2): note,
+        (":view:7", 1): note,
     }
     with door.HookMode(model, hooks):
         result = model(x)
@@ -192,15 +192,15 @@ def test_operations_are_replaced_observed_and_kept() -> None:
     with door.HookMode(
         model,
         {},
-        replace={"/view/0": lambda: torch.zeros(1, 4, 64)},
-        keep={"/pad/0": kept.append},
+        replace={":view:0": lambda: torch.zeros(1, 4, 64)},
+        keep={":pad:0": kept.append},
         observe=lambda name, _: observed.append(name),
     ):
         result = model(x)
     assert not result[:, :4].any()
     assert result[:, 4:].any()
     assert kept[0].shape == (1, 4, 8, 8)
-    assert observed == ["inner/conv2d/0", "/pad/0", "/view/1", "/cat/0"]
+    assert observed == ["inner:conv2d:0", ":pad:0", ":view:1", ":cat:0"]
 
 
 def test_a_wrapped_model_is_run_by_the_runner() -> None:

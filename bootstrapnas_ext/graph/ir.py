@@ -59,6 +59,8 @@ class Op:
     :param args: Positional arguments, with a :class:`Ref` for each tensor.
     :param kwargs: Keyword arguments likewise.
     :param outputs: Indices of the tensors that it returned.
+    :param site: What identifies it in another run: module, function, and how often the function had run there. NNCF's
+        name does not always tell the modules of a list apart, so that what one of them runs renumbers the others.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Op:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     outputs: tuple[int, ...]
+    site: str = ""
 
     def argument(self, position: int, name: str, default: Any = None) -> Any:
         """
@@ -142,8 +145,8 @@ class ModuleCall:
     :param single: Whether the first argument is one tensor and the result is one tensor.
     :param first_op: Index of the first operation that ran inside.
     :param end_op: Index after the last operation that ran inside.
-    :param counters: NNCF's counters of functions, which number the operations of one name, as the call left them; those
-        that it moved.
+    :param counters: How often functions had run in modules, as the call left them; those that it moved. They are what
+        :attr:`Op.site` consists of.
     """
 
     module: str
@@ -165,8 +168,8 @@ class ModelGraph:
     :param values: All tensors.
     :param outputs: Indices of the tensors that the model returned.
     :param calls: Module calls, in the order in which they began.
-    :param counts: How often each function ran in each module, by the stem of NNCF's names for operations; more often
-        than there are operations where a function returned just what it got.
+    :param counts: How often each function ran in each module, by :attr:`Op.site` without the number; more often than
+        there are operations where a function returned just what it got.
     :param adapted: Whether a function of PyTorch ran as its stand-in, which subnets need; see
         :mod:`bootstrapnas_ext.functions`.
     """
@@ -202,6 +205,11 @@ class ModelGraph:
     def op_index(self) -> dict[str, int]:
         """Operation name to its index."""
         return {op.name: index for index, op in enumerate(self.ops)}
+
+    @cached_property
+    def site_index(self) -> dict[str, int]:
+        """Operation site to its index."""
+        return {op.site: index for index, op in enumerate(self.ops)}
 
 
 def _refs(tree: Any) -> Iterator[Ref]:
