@@ -113,7 +113,7 @@ class Propagation:
             self._op = index
             self._visit(op)
         for index in graph.outputs:
-            self._freeze(index, "output of the model")
+            self.freeze(index, "output of the model")
 
     def layout(self, tensor: Ref | int) -> Layout:
         """
@@ -204,7 +204,7 @@ class Propagation:
             layouts = self._apply_rule(op)
         except NoRuleError as error:
             for index in op.tensors:
-                self._freeze(index, str(error))
+                self.freeze(index, str(error))
             layouts = [self.static_layout(self.shape(index), str(error)) for index in op.outputs]
         self._layouts.update(zip(op.outputs, layouts, strict=True))
 
@@ -222,8 +222,14 @@ class Propagation:
             raise NoRuleError(misfit)
         return layouts
 
-    def _freeze(self, index: int, reason: str) -> None:
-        for axis in self._layouts[index]:
+    def freeze(self, tensor: Ref | int, reason: str) -> None:
+        """
+        Forbids all items of a tensor to be dropped.
+
+        :param tensor: The tensor, or its index.
+        :param reason: Why.
+        """
+        for axis in self.layout(tensor):
             self.solver.freeze(axis, reason)
 
 

@@ -118,6 +118,8 @@ def _pick(p: Propagation, op: Op) -> Sequence[Layout]:
         raise NoRuleError(msg)
     at = first % len(layout)
     free = op.kind in ("index_select", "topk", "kthvalue", "mode")
+    for index in op.tensors[1:]:
+        p.freeze(index, f"{op.name} picks items")
     for number, axis in enumerate(layout):
         if number == at or not free:
             p.solver.freeze(axis, f"{op.name} picks items")
@@ -181,6 +183,8 @@ def _index(p: Propagation, op: Op) -> Sequence[Layout]:
             if not isinstance(item, int):
                 picks.append(item)
                 picked_at = len(result) if picked_at is None else picked_at
+    for index in op.tensors[1:]:
+        p.freeze(index, f"{op.name} picks items with it")
     if picked_at is not None:
         # Where the picks are not neighbours, their dimensions come first. The check of shapes finds out.
         rank = len(p.output_shape(op)) - len(result)

@@ -32,6 +32,8 @@ def _pooling(p: Propagation, op: Op) -> Sequence[Layout]:
         raise NoRuleError(msg)
     for axis in layout[2:]:
         p.solver.freeze(axis, f"{op.name} mixes positions")
+    for index in op.tensors[1:]:
+        p.freeze(index, f"{op.name} mixes positions")
     return [(*layout[:2], *p.static_layout(p.shape(index)[2:])) for index in op.outputs]
 
 
