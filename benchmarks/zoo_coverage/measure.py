@@ -7,10 +7,13 @@ import resource
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -20,7 +23,7 @@ from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.zoo_coverage.models import builder
-from bootstrapnas_ext import ExampleInput, Subnet, Supernet, extract
+from bootstrapnas_ext import ExampleInput, Subnet, Supernet, _nncf, extract
 from bootstrapnas_ext.config import ElasticityConfig
 from bootstrapnas_ext.config.elasticity import WidthConfig
 from bootstrapnas_ext.export import Backend, input_names, save_ir, to_onnx, to_openvino, verification_inputs, verify
@@ -97,8 +100,13 @@ def _fill(row: Row, enter: Callable[[str], None], effort: Effort) -> None:
 
     enter("build")
     start = time.perf_counter()
-    supernet = Supernet(model, example, CONFIG)
-    row["build_s"] = round(time.perf_counter() - start, 2)
+    with _timed(_nncf, "trace") as traces, _timed(Supernet, "_settle") as checks:
+        supernet = Supernet(model, example, CONFIG)
+    build = time.perf_counter() - start
+    row["build_s"] = round(build, 2)
+    row["trace_s"] = round(sum(traces), 2)
+    row["check_s"] = round(sum(checks), 2)
+    row["analysis_s"] = round(build - sum(traces) - sum(checks), 2)
 
     enter("maximum")
     row["exact"] = equal(before, _call(model, example))
@@ -114,6 +122,24 @@ def _fill(row: Row, enter: Callable[[str], None], effort: Effort) -> None:
     if row["ir_subnets"] is not None:
         enter("ir")
         row["ir"] = max(ir_difference(supernet, subnet, inputs) for subnet in subnets[: 1 + row["ir_subnets"]])
+
+
+@contextmanager
+def _timed(owner: Any, name: str) -> Iterator[list[float]]:
+    """Yields how many seconds each call of a function took, of those inside the ``with`` block."""
+    seconds: list[float] = []
+    function = getattr(owner, name)
+
+    @wraps(function)
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        start = time.perf_counter()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            seconds.append(time.perf_counter() - start)
+
+    with mock.patch.object(owner, name, timed):
+        yield seconds
 
 
 def trained_like(model: nn.Module) -> nn.Module:

@@ -36,6 +36,7 @@ def _broken(row: Row) -> Iterator[str]:
 COLUMNS: dict[str, Callable[[Row], str]] = {
     "model": lambda row: row["model"],
     "build s": lambda row: f"{row['build_s']:.1f}",
+    "analysis s": lambda row: f"{row['analysis_s']:.1f}",
     "forward s": lambda row: f"{row['forward_s']:.2f}",
     "ops": lambda row: str(row["operations"]),
     "exact": lambda row: "yes" if row["exact"] else "no",

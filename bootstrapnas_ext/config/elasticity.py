@@ -225,7 +225,7 @@ class ElasticityConfig:
     :param kernel: Which sizes the kernel of a convolution may have.
     :param ignored_scopes: What stays as it is: a group of channels, a kernel or a block with any layer that a scope
         names. A scope is the path of a module (`layer1.0`), which stands for all below it, the name of an operation
-        (`layer1/0/conv1/conv2d/0`), `{re}` and a regular expression that must match the whole of either, or `{type}`
+        (`layer1/0/conv1/conv2d/0`), `{re}` and a regular expression that is found in either, or `{type}`
         and a kind of operation (`{type}conv2d`).
     :param target_scopes: What may be elastic, in the same words; everything that is not ignored if not given.
     """

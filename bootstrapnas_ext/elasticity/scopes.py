@@ -125,7 +125,7 @@ def named_ops(graph: ModelGraph, scope: str, where: str) -> frozenset[str]:
     """
     Returns the names of all operations that a scope means.
 
-    A regular expression must match the whole of an operation's name, or the whole path of the module that calls it.
+    A regular expression is searched for in an operation's name and in the path of its module, as NNCF does.
 
     :param graph: The traced model.
     :param scope: As in :data:`bootstrapnas_ext.config.rules.Scope`.
@@ -138,8 +138,8 @@ def named_ops(graph: ModelGraph, scope: str, where: str) -> frozenset[str]:
         hint = suggest(kind, sorted({op.kind for op in graph.ops}))
     elif scope.startswith(REGEX):
         pattern = _compiled(scope, where)
-        found = frozenset(op.name for op in graph.ops if pattern.fullmatch(op.name) or pattern.fullmatch(op.module))
-        hint = "the expression must match the whole of a name, so that '.*' may be missing at its ends"
+        found = frozenset(op.name for op in graph.ops if pattern.search(op.name) or pattern.search(op.module))
+        hint = "names are paths of modules, such as 'layer1.0', and of operations, such as 'layer1/0/conv1/conv2d/0'"
     else:
         found = frozenset(op.name for op in graph.ops if scope == op.name or _is_below(op, scope))
         known = {*graph.op_index, *_modules(graph)}

@@ -187,9 +187,9 @@ def read(block: dict[str, Any], **top: Any) -> ElasticityConfig:
         ({"target_scopes": "stem"}, {"target_scopes": ["haed"]}, r"^\$\.target_scopes: must name .*'head'\?"),
         ({"ignored_scopes": "{type}conv2"}, {}, r"'\{type\}conv2', which names nothing; did you mean 'conv2d'\?"),
         (
-            {"ignored_scopes": "{re}conv1"},
+            {"ignored_scopes": "{re}^conv1"},
             {},
-            r"'\{re\}conv1', which names nothing; the expression must match the whole",
+            r"'\{re\}\^conv1', which names nothing; names are paths of modules",
         ),
         ({"width": {"overrides": {"layr1": {}}}}, {}, r"width\.overrides\.layr1: .*did you mean 'layer1'\?"),
         (
