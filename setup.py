@@ -32,6 +32,8 @@ EXTRAS = {
         "mypy>=1.14",
         "pre-commit>=3.7",
         "types-jsonschema>=4.18",  # jsonschema ships no types of its own
+        "timm>=1.0",  # models for benchmarks/zoo_coverage
+        "transformers>=4.50",  # models for benchmarks/zoo_coverage, and outputs that are objects
     ],
 }
 

@@ -220,7 +220,7 @@ class SearchAlgorithm:
                 on_trial=on_trial,
             )
         result = summarize(record, config)
-        plot_search_progression(record, result.selection.chosen, folder / PLOT)
+        plot_search_progression(record, result.selection.labelled, folder / PLOT)
         return result
 
     def _measure_input_model(self, context: Context, names: Iterable[str]) -> Measurement:

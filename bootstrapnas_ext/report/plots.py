@@ -31,7 +31,7 @@ def plot_search_progression(record: SearchRecord, chosen: Mapping[str, Trial], p
     Trials far below the others are left out of the picture, and it says how many, as they would squeeze the rest.
 
     :param record: Of a search with at least one trial.
-    :param chosen: Name to trial, for example :attr:`bootstrapnas_ext.search.Selection.chosen`.
+    :param chosen: Name to trial, for example :attr:`bootstrapnas_ext.search.Selection.labelled`.
     :param path: Of the PNG file; a file there is replaced.
     :raises CheckpointError: If there are no trials, or the picture cannot be written.
     """

@@ -58,6 +58,16 @@ class Selection:
     reason: str
 
     @property
+    def labels(self) -> dict[str, str]:
+        """The chosen subnets' names as people see them: with a star where they do not keep to the bounds."""
+        return {name: name if self.satisfied else f"{name}*" for name in self.chosen}
+
+    @property
+    def labelled(self) -> dict[str, Trial]:
+        """The chosen subnets by their labels, as pictures show them."""
+        return {self.labels[name]: trial for name, trial in self.chosen.items()}
+
+    @property
     def best(self) -> Trial:
         """The trial that was looked for."""
         return self.chosen[BEST]

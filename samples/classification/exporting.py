@@ -20,7 +20,6 @@ from samples.classification.report import (
     Figures,
     benchmark_command,
     results_table,
-    shown_names,
     verdict,
     versions,
 )
@@ -37,9 +36,9 @@ def export_chosen(pipeline: Pipeline, controller: BootstrapNASController) -> Non
     folder, console = pipeline.folder, pipeline.console
     result = pipeline.search_result()
     chosen = result.selection.chosen
-    names = shown_names(chosen, satisfied=result.selection.satisfied)
+    names = result.selection.labels
     # The search has drawn it too, but the config may choose others now.
-    plot_search_progression(result.record, {names[name]: trial for name, trial in chosen.items()}, folder.plot)
+    plot_search_progression(result.record, result.selection.labelled, folder.plot)
     with folder.timed(EXPORT):
         deployed = {}
         for name, trial in chosen.items():
@@ -108,7 +107,7 @@ def _summary(pipeline: Pipeline, result: SearchResult, figures: Mapping[str, Fig
 
 def _show(pipeline: Pipeline, result: SearchResult, figures: Mapping[str, Figures]) -> None:
     folder, console, selection = pipeline.folder, pipeline.console, result.selection
-    names = shown_names(selection.chosen, satisfied=selection.satisfied)
+    names = selection.labels
     console.print(results_table(list(figures.values()), names))
     best = folder.subnets / "best" / "model.xml"
     for line in (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -49,16 +49,6 @@ class Figures:
         }
 
 
-def shown_names(names: Iterable[str], *, satisfied: bool) -> dict[str, str]:
-    """
-    Returns chosen subnets' names as people see them: with a star where they do not keep to the bounds.
-
-    :param names: Of the chosen subnets.
-    :param satisfied: Whether they keep to the bounds.
-    """
-    return {name: name if satisfied else f"{name}*" for name in names}
-
-
 def verdict(selection: Selection) -> str:
     """
     Returns why the subnets were chosen; where they do not keep to the bounds, what the star means and what to do.
@@ -95,7 +85,7 @@ def results_table(figures: Sequence[Figures], names: Mapping[str, str] | None = 
     Returns a table of models.
 
     :param figures: The input model, which the others are compared with, and the others.
-    :param names: Other names to show, as :func:`shown_names` returns them.
+    :param names: Other names to show, such as :attr:`bootstrapnas_ext.search.Selection.labels`.
     """
     names = names or {}
     # Narrow enough for 80 columns.

@@ -12,14 +12,13 @@ from rich.console import Console
 from bootstrapnas_ext import Cost
 from bootstrapnas_ext.config import LatencyConfig
 from bootstrapnas_ext.evaluation import LatencyRecord
-from bootstrapnas_ext.search import OBJECTIVES, Trial, select
+from bootstrapnas_ext.search import OBJECTIVES, Selection, Trial, select
 from bootstrapnas_ext.space import Subnet
 from samples.classification.report import (
     Figures,
     benchmark_command,
     results_table,
     short,
-    shown_names,
     verdict,
     versions,
 )
@@ -47,7 +46,8 @@ def test_table_fits_a_small_terminal_and_compares() -> None:
 @pytest.mark.parametrize(("satisfied", "shown"), [(True, "lowest_latency_ms"), (False, "lowest_latency_ms*")])
 def test_table_marks_subnets_outside_the_bounds(satisfied: bool, shown: str) -> None:
     output = io.StringIO()
-    table = results_table(MODELS, shown_names([MODELS[1].name], satisfied=satisfied))
+    trial = Trial(0, Subnet({"width:conv": 8}), {"accuracy": 90.0, "macs": 8.0})
+    table = results_table(MODELS, Selection({MODELS[1].name: trial}, satisfied, "").labels)
     Console(file=output, width=80).print(table)
     names = [line.split()[0] for line in output.getvalue().splitlines() if " ms " in line]
     assert names == ["input_model", shown]
