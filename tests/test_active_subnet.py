@@ -36,7 +36,10 @@ def without_skips(supernet: Supernet, subnet: Subnet) -> Subnet:
     return supernet.space.validate({**subnet, **blocks})
 
 
-@pytest.mark.parametrize("name", [*NETS, "mobilenet_v3_small", "densenet121"])
+# NNCF's executor does not know the stand-in for attention.
+@pytest.mark.parametrize(
+    "name", [*(name for name in NETS if name != "vision_transformer"), "mobilenet_v3_small", "densenet121"]
+)
 def test_nncfs_own_executor_computes_the_same_from_the_registered_hooks(name: str) -> None:
     model, example = build(name)
     supernet = Supernet(model, example)

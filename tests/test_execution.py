@@ -26,6 +26,11 @@ IN_CODE = {
     "view_tuple": {(":reshape:0", 1)},
     "split_list": {(":split:0", 1)},
     "functional": {(":conv2d:0", 2)},
+    "language_model": {("layers.0:split:0", 1), ("layers.1:split:0", 1)},
+    "windows": {
+        *((f":view:{number}", port) for number, port in ((0, 6), (2, 3), (3, 6))),
+        *((f":reshape:{number}", port) for number, port in ((0, 3), (1, 4), (2, 3), (3, 4))),
+    },
 }
 """The only nets whose code holds numbers that depend on the subnet, and where."""
 

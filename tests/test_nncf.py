@@ -27,7 +27,7 @@ def traced(name: str) -> tuple[nn.Module, ExampleInput, ModelGraph]:
     return model, example, door.trace(model, example.args, example.kwargs)
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", [name for name in NETS if name != "vision_transformer"])  # it has a stand-in
 def test_operations_have_nncfs_names_arguments_and_ports(name: str) -> None:
     model, example, graph = traced(name)
     reference = build_graph(model, *example.args, **example.kwargs)

@@ -573,6 +573,96 @@ class Perceptron(nn.Module):
         return self.last((x + self.branch(x)).mean(1))
 
 
+class Encoder(nn.Module):
+    """A layer of attention by PyTorch's module and a feed-forward part, as in a vision transformer."""
+
+    def __init__(self, width: int = 24, heads: int = 3) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.feed = nn.Sequential(nn.Linear(width, 32), nn.GELU(), nn.Linear(32, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm1(x)
+        x = x + self.attention(y, y, y, need_weights=False)[0]
+        return x + self.feed(self.norm2(x))
+
+
+class VisionTransformer(nn.Module):
+    """Patches, a class token, positions, encoder layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 24, 4, 4)
+        self.token, self.positions = nn.Parameter(torch.randn(1, 1, 24)), nn.Parameter(torch.randn(1, 5, 24))
+        self.layers = nn.ModuleList([Encoder(), Encoder()])
+        self.norm, self.fc = nn.LayerNorm(24), nn.Linear(24, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1) + self.positions
+        for layer in self.layers:
+            x = layer(x)
+        return self.fc(self.norm(x)[:, 0])
+
+
+class CausalLayer(nn.Module):
+    """Attention by hand: one layer for queries, keys and values, and fewer heads of keys than of queries."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.RMSNorm(16), nn.RMSNorm(16)
+        self.packed, self.out = nn.Linear(16, 32), nn.Linear(16, 16, bias=False)
+        self.gate, self.up, self.down = nn.Linear(16, 24), nn.Linear(16, 24), nn.Linear(24, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, n, _ = x.shape
+        q, k, v = self.packed(self.norm1(x)).split([16, 8, 8], dim=-1)
+        q, k, v = (y.view(b, n, -1, 4).transpose(1, 2) for y in (q, k, v))
+        k, v = (y[:, :, None].expand(-1, -1, 2, -1, -1).flatten(1, 2) for y in (k, v))
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
+        x = x + self.out(y.reshape(b, n, -1))
+        y = self.norm2(x)
+        return x + self.down(F.silu(self.gate(y)) * self.up(y))
+
+
+class LanguageModel(nn.Module):
+    """Numbers of words in, and their embedding used again for the scores of all words."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.positions = nn.Embedding(20, 16), nn.Embedding(6, 16)
+        self.layers = nn.Sequential(CausalLayer(), CausalLayer())
+
+    def forward(self, words: Tensor) -> Tensor:
+        x = self.words(words) + self.positions(torch.arange(words.shape[1]))
+        return F.linear(self.layers(x), self.words.weight)
+
+
+class Windows(nn.Module):
+    """Attention in shifted windows with a bias for each distance, all sizes as numbers in the code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.norm = nn.Conv2d(3, 16, 1), nn.LayerNorm(16)
+        self.qkv, self.out = nn.Linear(16, 48), nn.Linear(16, 16)
+        self.table = nn.Parameter(torch.randn(7, 4))
+        self.register_buffer("index", (torch.arange(16)[:, None] - torch.arange(16)[None]) % 7)
+        self.head = Head(64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x).permute(0, 2, 3, 1)
+        y = torch.roll(self.norm(x), (-2, -2), (1, 2))
+        y = y.view(x.shape[0], 2, 4, 2, 4, 16).permute(0, 1, 3, 2, 4, 5).reshape(x.shape[0] * 4, 16, 16)
+        q, k, v = self.qkv(y).reshape(x.shape[0] * 4, 16, 3, 4, 4).permute(2, 0, 3, 1, 4)
+        scores = q @ k.transpose(-2, -1) * 0.5 + self.table[self.index.view(-1)].view(16, 16, 4).permute(2, 0, 1)
+        y = self.out((scores.softmax(-1) @ v).transpose(1, 2).reshape(x.shape[0] * 4, 16, 16))
+        y = y.view(x.shape[0], 2, 2, 4, 4, 16).permute(0, 1, 3, 2, 4, 5).reshape(x.shape[0], 8, 8, 16)
+        x = x + torch.roll(y, (2, 2), (1, 2))
+        parts = [x[:, row::2, column::2] for row in (0, 1) for column in (0, 1)]
+        return self.head(torch.cat(parts, -1).permute(0, 3, 1, 2))
+
+
 def image(channels: int = 3) -> Tensor:
     """One image of 8x8."""
     return torch.randn(1, channels, 8, 8)
@@ -624,6 +714,9 @@ NETS: dict[str, Net] = {
     "conv1d": Net(Conv1d, lambda: ExampleInput((torch.randn(1, 3, 8),))),
     "conv3d": Net(Conv3d, lambda: ExampleInput((torch.randn(1, 1, 4, 4, 4),))),
     "perceptron": Net(Perceptron, lambda: ExampleInput((torch.randn(1, 4, 6),))),
+    "vision_transformer": _on_image(VisionTransformer),
+    "language_model": Net(LanguageModel, lambda: ExampleInput((torch.randint(0, 20, (1, 6)),))),
+    "windows": _on_image(Windows),
 }
 """All nets by name."""
 
@@ -687,7 +780,11 @@ def outputs(model: Callable[..., Any], example: ExampleInput) -> list[Tensor]:
 
 def other_input(example: ExampleInput, batch: int = 3) -> ExampleInput:
     """Returns other values, and another batch size, than a model was traced with."""
-    return example.with_batch(batch).map(torch.randn_like)
+
+    def other(tensor: Tensor) -> Tensor:
+        return torch.randn_like(tensor) if tensor.is_floating_point() else tensor.roll(1, -1)
+
+    return example.with_batch(batch).map(other)
 
 
 def assert_equal(one: list[Tensor], two: list[Tensor]) -> None:
