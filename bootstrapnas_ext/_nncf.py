@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
 from types import MethodType
-from typing import Any
+from typing import Any, TypeVar
 
 import nncf
 import torch
@@ -33,10 +33,11 @@ from torch.utils import _pytree as pytree
 from bootstrapnas_ext.errors import ModelError, first_line
 from bootstrapnas_ext.functions import STAND_INS
 from bootstrapnas_ext.graph import ModelGraph, ModuleCall, Op, Ref, Value
-from bootstrapnas_ext.inputs import ExampleInput
+from bootstrapnas_ext.inputs import ExampleInput, refuse_hidden_tensors
 
-__all__ = ["HookMode", "add_pre_hook", "bare_copy", "original_forward", "trace", "unwrap", "wrap"]
+__all__ = ["HookMode", "add_pre_hook", "bare_copy", "copy_of", "original_forward", "trace", "unwrap", "wrap"]
 
+TModel = TypeVar("TModel", bound=nn.Module)
 _OLDEST, _TOO_NEW = (3, 0), (4, 0)
 _VERSION = tuple(int(part) for part in nncf.__version__.split(".")[:2])
 if not _OLDEST <= _VERSION < _TOO_NEW:
@@ -137,6 +138,9 @@ class _Tracer(GraphBuilderMode):
         self.register_input(name, value)
         return value
 
+    def register_op_input_tensor(self, tensor: torch.Tensor, op_node_id: int, port_id: int, op_meta: OpMeta) -> None:
+        """Draws no edge: NNCF has no node for a parameter in a tuple, and its drawing is not what is kept here."""
+
     def register_op_node(self, args: Any, kwargs: dict[str, Any], op_meta: OpMeta) -> None:
         super().register_op_node(args, kwargs, op_meta)
         node = op_meta.extra_info["node_id"]
@@ -156,7 +160,8 @@ class _Tracer(GraphBuilderMode):
     def _passed_through(self, value: torch.Tensor, op_meta: OpMeta) -> int | None:
         """Returns the index of a tensor that an operation returns just as it got it, such as a cast to its own type."""
         _, args, kwargs, _ = self._pending[op_meta.extra_info["node_id"]]
-        if _is_in_place(_function_name(op_meta.func)):
+        function = _function_name(op_meta.func)
+        if _is_in_place(function) or function == "contiguous":  # which copies with one batch size and not with another
             return None
         with self.disable():
             known = self.tensor_info.get(value) is not None
@@ -207,6 +212,7 @@ class _Tracer(GraphBuilderMode):
                 first_op=first,
                 end_op=len(self.ops),
                 counters={stem: count for stem, count in self.sites.calls.items() if count != counters.get(stem)},
+                result=self._map_refs(result),
             )
             return result
 
@@ -245,14 +251,20 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
     try:
         model.eval()
         with torch.no_grad(), _Tracer(model) as tracer:
+            refuse_hidden_tensors((args, kwargs), "The example input")
             for name, tensor in ExampleInput(args, dict(kwargs)).named(forward).items():
                 tracer.register_input(name, tensor)
             outputs = forward(*args, **kwargs)
+            refuse_hidden_tensors(outputs, "What the model returns")
             returned = tuple(tracer._tensors(outputs))
         if not returned:
             found = type(outputs).__name__
-            msg = f"a model must return a tensor, or tuples, lists or dictionaries of them, but it returned a {found}"
-            raise TypeError(msg)
+            msg = (
+                f"The model must return a tensor, or tuples, lists or dictionaries of them, but it returned a {found}."
+            )
+            raise ModelError(msg)
+    except ModelError:
+        raise
     except Exception as error:
         msg = (
             f"The model {type(model).__name__} could not be traced with this input: {type(error).__name__}: "
@@ -470,6 +482,26 @@ def original_forward(model: nn.Module) -> Callable[..., Any]:
     return forward
 
 
+def copy_of(model: TModel) -> TModel:
+    """
+    Returns a deep copy, also of a model with tensors that were computed with gradients in its attributes.
+
+    :param model: The model.
+    """
+    return copy.deepcopy(model, _computed_tensors(model))
+
+
+def _computed_tensors(model: nn.Module) -> dict[int, Any]:
+    """
+    Returns by ``id`` copies of the tensors that ``copy.deepcopy`` refuses, since they were computed with gradients.
+
+    Code that computes a weight before each forward leaves them in attributes: pruning, the older ``weight_norm``.
+    """
+    attributes = [value for module in model.modules() for value in vars(module).values()]
+    tensors = [value for value in attributes if isinstance(value, torch.Tensor) and not value.is_leaf]
+    return {id(tensor): tensor.detach().clone() for tensor in tensors}
+
+
 def bare_copy(model: nn.Module, replaced: Mapping[int, Any]) -> nn.Module:
     """
     Returns a copy of a model without the wrapping.
@@ -480,7 +512,7 @@ def bare_copy(model: nn.Module, replaced: Mapping[int, Any]) -> nn.Module:
     nothing = object()
     hidden = (model.forward, model._replicate_for_data_parallel, get_hook_storage(model))
     # What deepcopy finds in its memo, it takes for the copy, so that what is replaced is never copied.
-    memo: dict[int, Any] = {**replaced, **{id(part): nothing for part in hidden}}
+    memo = {**_computed_tensors(model), **replaced, **{id(part): nothing for part in hidden}}
     small = copy.deepcopy(model, memo)
     del small.forward, small._replicate_for_data_parallel, small._modules[ATR_HOOK_STORAGE]
     package = __name__.partition(".")[0]

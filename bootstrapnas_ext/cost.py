@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bootstrapnas_ext.graph import Op
+from bootstrapnas_ext.graph.rules.arguments import letters
 from bootstrapnas_ext.registry import Registry
 
 Shape = tuple[int, ...]
@@ -68,10 +69,10 @@ def _attention(_: Op, inputs: Sequence[Shape], output: Shape) -> int:
 @MACS_RULES.register("einsum")
 def _einsum(op: Op, inputs: Sequence[Shape], output: Shape) -> int:
     """Each item of the output is a sum over the letters that it does not have."""
-    left, _, right = op.args[0].replace(" ", "").partition("->")
+    left, right = letters(op.args[0])
     sizes: dict[str, int] = {}
-    for letters, shape in zip(left.split(","), inputs, strict=True):
-        before, _, after = letters.partition("...")
+    for own, shape in zip(left, inputs, strict=True):
+        before, _, after = own.partition("...")
         sizes.update(zip(before, shape, strict=False))
         sizes.update(zip(after, shape[len(shape) - len(after) :], strict=True))
     if len(inputs) < 2:

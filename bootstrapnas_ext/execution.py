@@ -25,6 +25,7 @@ from bootstrapnas_ext.elasticity import Elasticity, Hook, PortHook
 from bootstrapnas_ext.errors import ModelError
 from bootstrapnas_ext.graph import ModelGraph, ModuleCall, Op, Ref
 from bootstrapnas_ext.graph.blocks import Block
+from bootstrapnas_ext.graph.ir import ATTRIBUTE
 from bootstrapnas_ext.inputs import ExampleInput
 from bootstrapnas_ext.space import Subnet
 
@@ -57,10 +58,10 @@ class Arrival(Enum):
 @dataclass(frozen=True)
 class Port:
     """
-    An argument of an operation that hooks change.
+    An argument of an operation that hooks change, or an attribute beside the operation.
 
     :param op: The operation.
-    :param number: NNCF's port number.
+    :param number: NNCF's port number, or :data:`~bootstrapnas_ext.graph.ir.ATTRIBUTE`.
     :param hooks: What changes the argument, in order.
     :param traced: The argument in the trace; a :class:`Ref` for a tensor.
     :param places: Attributes that the argument comes from; empty if the model's code makes it.
@@ -113,7 +114,10 @@ def collect_ports(model: nn.Module, graph: ModelGraph, hooks: Iterable[Hook]) ->
             msg = f"A hook is meant for the operation {name!r}, which the model does not have."
             raise ModelError(msg)
         op = graph.ops[graph.op_index[name]]
-        traced = op.at_port(number)
+        if number == ATTRIBUTE:
+            traced = getattr(model.get_submodule(op.module), found[0].argument or "", None)
+        else:
+            traced = op.at_port(number)
         if isinstance(traced, Ref):
             sources = places.get(graph.values[traced.value].name, ())
         else:
@@ -307,7 +311,9 @@ class Executor:
         ports: list[Port] = []
         for port in self.ports:
             found = {probe[port.key] for probe in probes if port.key in probe}
-            if Arrival.AS_TRACED in found or Arrival.OTHER in found:
+            if port.number == ATTRIBUTE and port.places:
+                ports.append(port)
+            elif Arrival.AS_TRACED in found or Arrival.OTHER in found:
                 ports.append(replace(port, places=(), unsteady=Arrival.OTHER in found or Arrival.RIGHT in found))
             elif port.places and Arrival.RIGHT in found:
                 ports.append(port)
@@ -470,9 +476,9 @@ class Skip:
         covered: set[int] = set()
         for call in self._graph.single_calls:
             ops = range(call.first_op, call.end_op)
-            if len(ops) and call.single and inside.issuperset(ops) and covered.isdisjoint(ops):
+            if len(ops) and inside.issuperset(ops) and covered.isdisjoint(ops) and _made_inside(self._graph, call):
                 covered.update(ops)
-                self._replace_call(call, partial(_call_without_arguments, value_of, call.outputs[0]))
+                self._replace_call(call, partial(_like, call.result, value_of))
         for index in sorted(inside - covered):
             op = self._graph.ops[index]
             if len(op.outputs) == 1:
@@ -481,8 +487,16 @@ class Skip:
                 self.replace[op.site] = partial(_call_each, value_of, op.outputs)
 
 
-def _call_without_arguments(function: Callable[[int], Tensor], index: int, *_: Any, **__: Any) -> Tensor:
-    return function(index)
+def _made_inside(graph: ModelGraph, call: ModuleCall) -> bool:
+    """Whether a call returned tensors that it made, in tuples, lists and dictionaries that can be made again."""
+    made = {value for op in graph.ops[call.first_op : call.end_op] for value in op.outputs}
+    plain = (Ref, str, int, float, type(None))
+    return made.issuperset(call.outputs) and all(isinstance(leaf, plain) for leaf in pytree.tree_leaves(call.result))
+
+
+def _like(traced: Any, value_of: Callable[[int], Tensor], *_: Any, **__: Any) -> Any:
+    """Returns what a call returned in the trace, with other tensors, whatever it is called with."""
+    return pytree.tree_map_only(Ref, lambda ref: value_of(ref.value), traced)
 
 
 def _call_each(function: Callable[[int], Tensor], indices: Iterable[int]) -> tuple[Tensor, ...]:

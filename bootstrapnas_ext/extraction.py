@@ -14,7 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from bootstrapnas_ext import _nncf
 from bootstrapnas_ext._nncf import HookMode
-from bootstrapnas_ext.errors import ExportError
+from bootstrapnas_ext.errors import ExportError, first_line
 from bootstrapnas_ext.execution import Place, Skip, check_counts, shadowed
 from bootstrapnas_ext.graph import ModelGraph
 from bootstrapnas_ext.inputs import ExampleInput
@@ -30,7 +30,7 @@ def extract(
     Where everything that the subnet changes is an attribute of a module, the result is a copy of the model with smaller
     attributes, in the mode (training or eval) of the model; blocks that are left out are ``nn.Identity``. Where the
     model's own code holds a number or a block, which no attribute could change, it is the graph that ``torch.export``
-    makes of the model in eval mode, with a batch of any size.
+    makes of the model in eval mode, with a batch of any size, if the model takes any.
 
     :param supernet: The super-network.
     :param subnet: A subnet of its space.
@@ -43,16 +43,16 @@ def extract(
     with supernet.activate(subnet):
         skip = Skip(supernet.graph, supernet.executor.skipped(supernet.active))
         hooks = _needed_code_hooks(supernet)
-        small = _small_copy(supernet, skip)
         adapted = supernet.graph.adapted and supernet.active != supernet.space.maximum
         if not hooks and not skip.replace and not adapted:
+            small = _small_copy(supernet, _stand_ins(supernet))
             if prepare is not None:
                 prepare(small)
             return small
-        patched = _Patched(small, hooks, skip, supernet.graph)
+        patched = _Patched(_small_copy(supernet, {}), hooks, skip, supernet.graph)
         if prepare is not None:
             prepare(patched)
-        return _exported(patched, supernet.example)
+        return _exported(patched, supernet.example, fixed=not supernet.graph.takes_any_batch)
 
 
 class _PassThrough(nn.Module):
@@ -79,9 +79,10 @@ class _Patched(nn.Module):
                 shadowed(small, skip.forwards),
                 HookMode(small, hooks, skip.replace, skip.keep, None, skip.counters) as mode,
             ):
-                result = small(*args, **kwargs)
-            check_counts(graph, mode.calls, {op for op, _ in hooks} | skip.replace.keys() | skip.keep.keys())
-            return result
+                try:
+                    return small(*args, **kwargs)
+                finally:  # where another path has led to an error, it is the path that must be told
+                    check_counts(graph, mode.calls, {op for op, _ in hooks} | skip.replace.keys() | skip.keep.keys())
 
         self.forward = forward
 
@@ -96,10 +97,23 @@ def _needed_code_hooks(supernet: Supernet) -> dict[tuple[str, int], Callable[[An
     }
 
 
-def _small_copy(supernet: Supernet, skip: Skip) -> nn.Module:
+def _stand_ins(supernet: Supernet) -> dict[int, nn.Module]:
+    """Returns by ``id`` of a module that is left out what stands in its place."""
+    model = supernet.model
+    stand_ins: dict[int, nn.Module] = {}
+    for block in supernet.executor.skipped(supernet.active):
+        for call in block.calls:
+            module = model.get_submodule(call.module)
+            stand_in = nn.Identity() if call.arguments == 1 else _PassThrough()
+            vars(stand_in).update(_settings(module))
+            stand_ins[id(module)] = stand_in.train(model.training)
+    return stand_ins
+
+
+def _small_copy(supernet: Supernet, stand_ins: Mapping[int, nn.Module]) -> nn.Module:
     """Copies the model, with the active subnet's values in the place of the attributes that it changes."""
     model = supernet.model
-    replaced: dict[int, Any] = {}
+    replaced: dict[int, Any] = {**stand_ins}
     plain: dict[Place, Any] = {}
     with torch.no_grad():
         for place, value in supernet.executor.shadows().items():
@@ -110,12 +124,6 @@ def _small_copy(supernet: Supernet, skip: Skip) -> nn.Module:
                 replaced[id(original)] = value.clone()
             else:
                 plain[place] = value
-    for block in supernet.executor.skipped(supernet.active):
-        for call in block.calls:
-            module = model.get_submodule(call.module)
-            stand_in = nn.Identity() if call.arguments == 1 else _PassThrough()
-            vars(stand_in).update(_settings(module))
-            replaced[id(module)] = stand_in.train(model.training)
     small = _nncf.bare_copy(model, replaced)
     left = dict(small.named_modules())
     for place, value in plain.items():
@@ -135,18 +143,19 @@ def _settings(module: nn.Module) -> dict[str, Any]:
     }
 
 
-def _exported(patched: _Patched, example: ExampleInput) -> nn.Module:
-    """Freezes the patched model into a graph with a dynamic batch, without the patches."""
-    shapes = example.map(lambda tensor: {0: torch.export.Dim.AUTO} if example.has_batch(tensor) else {})
-    example = example.with_batch(2)
+def _exported(patched: _Patched, example: ExampleInput, fixed: bool) -> nn.Module:
+    """Freezes the patched model into a graph with a dynamic batch, unless it is fixed, without the patches."""
+    shapes = example.map(lambda tensor: {0: torch.export.Dim.AUTO} if example.has_batch(tensor) and not fixed else {})
+    example = example if fixed else example.with_batch(2)
     named = inspect.signature(patched.forward).bind(*shapes.args, **shapes.kwargs).arguments
     try:
         with torch.no_grad():
             program = torch.export.export(patched.eval(), example.args, example.kwargs, dynamic_shapes=named)
     except Exception as error:
         msg = (
-            "The model's code holds sizes that the subnet changes, so it is extracted by torch.export, which failed: "
-            f"{type(error).__name__}: {str(error).splitlines()[0]}. Let the code compute these sizes from shapes."
+            "The model's own code holds sizes or blocks that the subnet changes, so it is extracted by torch.export, "
+            f"which failed: {type(error).__name__}: {first_line(error).rstrip('.')}. Let the code compute sizes from "
+            "shapes, put blocks into modules of their own, and let it run the same operations while it is exported."
         )
         raise ExportError(msg) from error
     module = program.module()

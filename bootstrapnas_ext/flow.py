@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -10,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from torch import Tensor, nn
 
+from bootstrapnas_ext import _nncf
 from bootstrapnas_ext.calibration import Calibration
 from bootstrapnas_ext.config import (
     BatchnormAdaptationConfig,
@@ -23,6 +23,7 @@ from bootstrapnas_ext.errors import CheckpointError, ConfigError
 from bootstrapnas_ext.evaluation import has_norm_statistics
 from bootstrapnas_ext.example import from_forward, from_input_info
 from bootstrapnas_ext.inputs import ExampleInput
+from bootstrapnas_ext.model_checks import check_model
 from bootstrapnas_ext.registry import Registry
 from bootstrapnas_ext.report.graph import write_dot
 from bootstrapnas_ext.space import Subnet
@@ -96,6 +97,7 @@ def create_compressed_model(
     """
     if not isinstance(nncf_config, NNCFConfig):
         nncf_config = NNCFConfig.from_dict(nncf_config)
+    check_model(model)
     name = _algorithm_name(nncf_config)
     builder = ALGORITHMS.get(name)
     example = _example(model, nncf_config, dummy_forward_fn)
@@ -276,7 +278,7 @@ def build_bootstrap_nas(
     :param compression_state: To go on from.
     """
     config = BootstrapNASConfig.from_nncf(nncf_config)
-    input_model = copy.deepcopy(model)
+    input_model = _nncf.copy_of(model)
     supernet = Supernet(model, example, config.training.elasticity)
     try:
         controller = BootstrapNASController(supernet, input_model, config, nncf_config)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from typing import Any
 
 import torch
@@ -81,7 +81,8 @@ class ExampleInput:
 
         :param tensor: One of :meth:`tensors`.
         """
-        return tensor.ndim > 0 and tensor.shape[0] == self.batch_size
+        is_dense = tensor.layout is torch.strided  # others, such as adjacency matrices, cannot be repeated
+        return is_dense and tensor.ndim > 0 and tensor.shape[0] == self.batch_size
 
     def with_batch(self, size: int) -> ExampleInput:
         """
@@ -112,6 +113,27 @@ class ExampleInput:
             return tensor.flip(-1) if tensor.ndim and tensor.dtype != torch.bool else tensor
 
         return self.with_batch(batch_size).map(vary)
+
+
+def refuse_hidden_tensors(tree: Any, what: str) -> None:
+    """
+    Looks for objects in which nothing finds the tensors: no tuples, lists, dictionaries or registered classes.
+
+    :param tree: Arguments or results of a model.
+    :param what: What they are, for the message.
+    :raises ModelError: If there is one.
+    """
+    for leaf in pytree.tree_leaves(tree):
+        held = pytree.tree_leaves(list(getattr(leaf, "__dict__", {}).values()))
+        if not isinstance(leaf, Tensor) and any(isinstance(item, Tensor) for item in held):
+            name = type(leaf).__name__
+            register = "torch.export.register_dataclass" if is_dataclass(leaf) else "pytree.register_pytree_node"
+            msg = (
+                f"{what} holds an object of type {name!r}, in which tensors cannot be found; register it by `{register}"
+                f"({name}{'' if is_dataclass(leaf) else ', ...'})`, or wrap the model in a module that takes and "
+                "returns tensors, tuples, lists and dictionaries."
+            )
+            raise ModelError(msg)
 
 
 def as_input(inputs: Any) -> ExampleInput:

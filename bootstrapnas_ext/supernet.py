@@ -21,8 +21,10 @@ from bootstrapnas_ext.elasticity import ELASTICITIES, ActiveSubnet, Elasticity
 from bootstrapnas_ext.errors import CheckpointError, ModelError, SubnetError
 from bootstrapnas_ext.execution import Arrival, Executor, collect_ports
 from bootstrapnas_ext.graph import ModelGraph, propagate
+from bootstrapnas_ext.graph.ir import ATTRIBUTE
 from bootstrapnas_ext.graph.variation import with_varying_sizes
 from bootstrapnas_ext.inputs import ExampleInput, as_input
+from bootstrapnas_ext.model_checks import check_model
 from bootstrapnas_ext.self_check import check_maximum, check_shapes, shape_check, subnet_must_run
 from bootstrapnas_ext.space import SearchSpace, Subnet
 from bootstrapnas_ext.summary import supernet_table
@@ -46,11 +48,12 @@ class Supernet:
     :param example: What to call it with: an :class:`ExampleInput`, a tensor, a tuple or list of positional arguments,
         or a dictionary of keyword arguments.
     :param config: What shall be elastic; everything with its defaults if not given.
-    :raises ModelError: If the model cannot be traced, gives other outputs with the same input, has no elastic layer, or
-        is a super-network already.
+    :raises ModelError: If the model cannot be traced, gives other outputs with the same input, has no elastic layer, is
+        a super-network already, or is none that :func:`bootstrapnas_ext.model_checks.check_model` lets pass.
     """
 
     def __init__(self, model: nn.Module, example: Any, config: ElasticityConfig | None = None) -> None:
+        check_model(model)
         config = config or ElasticityConfig()
         example = as_input(example)
         self.model = model
@@ -75,7 +78,7 @@ class Supernet:
         try:
             self._settle()
             for port in self.executor.ports:
-                for module in port.hooks:
+                for module in port.hooks if port.number != ATTRIBUTE else ():
                     _nncf.add_pre_hook(model, port.op.name, port.number, module)
         except BaseException:
             _nncf.unwrap(model)
@@ -310,12 +313,16 @@ def _traced(model: nn.Module, example: ExampleInput) -> ModelGraph:
         return _nncf.trace(model, fresh.args, fresh.kwargs)
 
     graph = trace(example)
-    for batch_size in (example.batch_size + 1, example.batch_size):
+    size = example.batch_size
+    for another in (example.varied(size + 1), example.with_batch(size + 1), example.varied(size)):
         try:
-            other = trace(example.varied(batch_size))
+            other = trace(another)
         except ModelError:  # made for one batch size, or not for such values
             continue
-        return with_varying_sizes(graph, other)
+        try:
+            return with_varying_sizes(graph, other)
+        except ModelError:  # the first run may have filled a cache of the model's own
+            return with_varying_sizes(trace(example), other)
     return graph
 
 
@@ -326,5 +333,5 @@ def _nothing_elastic(model: nn.Module, static: Mapping[str, Mapping[str, str]]) 
     shown = "; ".join(reasons[:5]) + (f"; and {len(reasons) - 5} more" if len(reasons) > 5 else "")
     return (
         f"Nothing of {type(model).__name__} is elastic with this `elasticity` config, so there is no super-network. "
-        f"{shown or 'No layer with a weight, and no block, was found'}."
+        f"{shown or 'No layer with a weight, and no block, was found; the weights of a quantized model are none'}."
     )

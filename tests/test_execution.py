@@ -13,7 +13,7 @@ from bootstrapnas_ext import _nncf
 from bootstrapnas_ext.config import DepthConfig, ElasticityConfig
 from bootstrapnas_ext.elasticity import ActiveSubnet, Hook, PortHook
 from bootstrapnas_ext.errors import ModelError
-from bootstrapnas_ext.execution import Place, collect_ports, same, shadowed
+from bootstrapnas_ext.execution import Place, Skip, collect_ports, same, shadowed
 from bootstrapnas_ext.extraction import extract
 from bootstrapnas_ext.inputs import ExampleInput
 from bootstrapnas_ext.space import Subnet
@@ -118,7 +118,7 @@ def test_what_hooks_compute_is_not_counted_as_operations_of_the_model() -> None:
     assert {(":conv2d:0", 1), (":view:0", 2)} <= set(supernet.executor.code_hooks())
     x = torch.randn(3, 3, 8, 8)
     for subnet in some_subnets(supernet, 3):
-        width, size = subnet["width:/conv2d/0"], subnet["kernel:/conv2d/0"]
+        width, size = subnet["width:kernel"], subnet["kernel:kernel"]
         with supernet.activate(subnet), torch.no_grad():
             active = model(x)
         edge = (3 - size) // 2
@@ -230,3 +230,49 @@ def test_operations_of_skipped_blocks_do_not_run() -> None:
     }
     assert ran & traced == traced - skipped
     assert len(skipped) == 3 * 6
+
+
+class PairedAttention(nn.Module):
+    """Attention that returns its weights too, in a structure of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.out = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor, *, scale: float) -> tuple[dict[str, Tensor], Tensor | None]:
+        query = self.query(x)
+        scores = (query @ x.transpose(1, 2) * scale).softmax(-1)
+        return {"mixed": self.out(scores @ x), "scores": scores}, None
+
+
+class LoosePairs(nn.Module):
+    """Residual blocks in the model's own code, around modules that return more than one tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Linear(6, 8)
+        self.blocks = nn.ModuleList(PairedAttention() for _ in range(2))
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for block in self.blocks:
+            result, nothing = block(x, scale=0.5)
+            assert nothing is None
+            x = x + result["mixed"]
+        return self.head(x)
+
+
+def test_a_module_of_several_results_is_left_out_as_a_whole() -> None:
+    model = LoosePairs().eval()
+    supernet = Supernet(model, torch.randn(2, 5, 6))
+    subnet = supernet.space.minimum
+    with torch.no_grad(), supernet.activate(subnet):
+        skip = Skip(supernet.graph, supernet.executor.skipped(subnet))
+        assert list(skip.replace) == [":add:0", ":add:1"]
+        assert {place.module for place in skip.forwards} == {"blocks.0", "blocks.1"}
+        x = torch.randn(3, 5, 6)
+        torch.testing.assert_close(extract(supernet, subnet)(x), model(x))
+        channels = subnet["width:stem"]
+        smaller = F.linear(model.stem(x)[..., :channels], model.head.weight[:, :channels], model.head.bias)
+        torch.testing.assert_close(model(x), smaller)  # a stem and a head are left

@@ -271,7 +271,7 @@ class ReadsWidth(nn.Module):
         (RandomOutputs(), "gives other outputs for the same input in eval mode.*remove what is random"),
         (ObjectOutput(), "must return a tensor, or tuples, lists or dictionaries of them, but it returned a Result"),
         (nn.Sequential(nn.ReLU(), nn.Flatten()), "Nothing of Sequential is elastic.*No layer with a weight"),
-        (nn.Conv2d(3, 8, 1), "Nothing of Conv2d is elastic.*width of /conv2d/0: output of the model"),
+        (nn.Conv2d(3, 8, 1), "Nothing of Conv2d is elastic.*width of weight: output of the model"),
         (ReadsWidth(), "A subnet of the model does not run as predicted: sixteen channels are needed"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
@@ -325,7 +325,7 @@ def test_a_model_of_buffers_only() -> None:
 
     supernet = Supernet(Buffers(), ExampleInput((image(),)))
     assert supernet.device == torch.device("cpu")
-    assert [choice.name for choice in supernet.space.choices] == ["width:/conv2d/0"]
+    assert [choice.name for choice in supernet.space.choices] == ["width:kernel"]
 
 
 def test_models_of_half_precision() -> None:

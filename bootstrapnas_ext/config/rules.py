@@ -133,9 +133,9 @@ Objective = Annotated[str, Registered("objective", OBJECTIVES)]
 Measure = Annotated[str, Registered("measure", MEASURES)]
 
 Scope = Annotated[str, ScopeSyntax()]
-"""Names layers of a model: the path of a module stands for all below it, the name of an operation for itself, ``{re}``
-before a regular expression for every operation in whose module's path or own name it is found, and ``{type}``
-before a kind of operation, such as ``conv2d``, for all of that kind."""
+"""Names layers of a model: the path of a module stands for all below it, the name of an operation for itself, that of a
+parameter for all operations that read it, ``{re}`` before a regular expression for every operation in whose module's
+path or own name it is found, and ``{type}`` before a kind of operation, such as ``conv2d``, for all of that kind."""
 Scopes = Scope | tuple[Scope, ...] | None
 SomeScopes = Scope | Annotated[tuple[Scope, ...], Rule("minItems", 1)] | None
 

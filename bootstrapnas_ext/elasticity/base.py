@@ -65,9 +65,9 @@ class Hook:
     A hook and its place.
 
     :param op: NNCF's name of the operation.
-    :param port: NNCF's port number of the argument.
-    :param argument: The argument's name in the function's signature; ``None`` for a parameter or buffer, whose name the
-        graph knows.
+    :param port: NNCF's port number of the argument, or :data:`~bootstrapnas_ext.graph.ir.ATTRIBUTE`.
+    :param argument: The argument's name in the function's signature, or the attribute's; ``None`` for a parameter or
+        buffer, whose name the graph knows.
     :param module: The hook itself.
     """
 
@@ -134,11 +134,15 @@ may name it from then on."""
 
 def layer_name(graph: ModelGraph, op: str) -> str:
     """
-    Returns what a user calls a layer: the module's path, or the operation where several share the module.
+    Returns what a user calls a layer: the module's path, or its parameter's name where layers share the module.
 
     :param graph: The traced model.
     :param op: Name of the layer's operation.
     """
     found = graph.ops[graph.op_index[op]]
     alone = sum(other.module == found.module and other.kind == found.kind for other in graph.ops) == 1
-    return found.module if found.module and alone else op
+    if found.module and alone:
+        return found.module
+    values = (graph.values[value] for value in found.tensors)
+    weights = [value.name for value in values if value.is_constant and len(value.shape) > 1]
+    return weights[0].removesuffix(".weight") if weights else op

@@ -141,8 +141,13 @@ def named_ops(graph: ModelGraph, scope: str, where: str) -> frozenset[str]:
         found = frozenset(op.name for op in graph.ops if pattern.search(op.name) or pattern.search(op.module))
         hint = "names are paths of modules, such as 'layer1.0', and of operations, such as 'layer1/0/conv1/conv2d/0'"
     else:
-        found = frozenset(op.name for op in graph.ops if scope == op.name or _is_below(op, scope))
-        known = {*graph.op_index, *_modules(graph)}
+        constants = {value.name: value.index for value in graph.values if value.is_constant}
+        found = frozenset(
+            op.name
+            for op in graph.ops
+            if scope == op.name or _is_below(op, scope) or constants.get(scope) in op.tensors
+        )
+        known = {*graph.op_index, *_modules(graph), *constants}
         if scope in known:
             return found  # perhaps a module that does nothing
         hint = _nearest(scope, known)

@@ -56,7 +56,10 @@ def _named_tensors(value: Any, root: str, *, only_tensors: bool = False) -> dict
         if isinstance(leaf, Tensor):
             found[name] = leaf
         elif only_tensors and leaf is not None:
-            msg = f"The model's outputs must be tensors, but {name!r} is of type {type(leaf).__name__}; wrap the model."
+            msg = (
+                f"The model's outputs must be tensors, but {name!r} is of type {type(leaf).__name__}; wrap the model "
+                "in a module that returns nothing else."
+            )
             raise ModelError(msg)
     if only_tensors and not found:
         raise ModelError("The model's outputs hold no tensor; wrap the model so that it returns one.")

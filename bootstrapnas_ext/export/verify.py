@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bootstrapnas_ext.errors import ExportError
-from bootstrapnas_ext.export.messages import first_line
+from bootstrapnas_ext.export.messages import ANY_BATCH, first_line
 from bootstrapnas_ext.export.names import output_tensors
 from bootstrapnas_ext.inputs import ExampleInput
 
@@ -74,7 +74,7 @@ def verification_inputs(
     Returns the example itself, and random inputs of the same kind in other batch sizes.
 
     Floating-point tensors are drawn from the standard normal distribution, others uniformly from the range of values
-    that the example has.
+    that the example has. Sparse tensors stay as they are.
 
     :param example: What the model is called with.
     :param seed: The same seed gives the same inputs.
@@ -83,6 +83,10 @@ def verification_inputs(
     generator = torch.Generator().manual_seed(seed)
 
     def random_like(tensor: Tensor) -> Tensor:
+        if tensor.layout is not torch.strided or not tensor.numel():
+            return tensor
+        if tensor.is_complex():
+            return torch.randn(tensor.shape, dtype=tensor.dtype, generator=generator).to(tensor)
         if tensor.is_floating_point():
             return torch.randn(tensor.shape, generator=generator).to(tensor)
         low, high = int(tensor.min()), int(tensor.max())
@@ -113,7 +117,7 @@ def verify(
     worst = {name: Difference(0.0, 0.0, backend.tolerance) for name, backend in backends.items()}
     with torch.no_grad():
         for example, batch in zip(inputs, batch_sizes, strict=True):
-            expected = _run("The model", reference, example, batch)
+            expected = _run("The model", reference, example, batch, "" if batch == batch_sizes[0] else f"; {ANY_BATCH}")
             for output, tensor in expected.items():
                 if not bool(tensor.isfinite().all()):
                     msg = f"Output {output!r} of the model is not finite for a batch of {batch}; check its weights."
@@ -128,11 +132,11 @@ def verify(
     return VerificationReport(batch_sizes, worst)
 
 
-def _run(name: str, run: Callable[..., Any], example: ExampleInput, batch: int) -> dict[str, Tensor]:
+def _run(name: str, run: Callable[..., Any], example: ExampleInput, batch: int, advice: str = "") -> dict[str, Tensor]:
     try:
         return output_tensors(run(*example.args, **example.kwargs))
     except Exception as error:  # each backend has exceptions of its own
-        msg = f"{name} cannot run a batch of {batch}: {first_line(error)}"
+        msg = f"{name} cannot run a batch of {batch}: {first_line(error)}{advice}"
         raise ExportError(msg) from error
 
 
@@ -145,7 +149,7 @@ def _compare(
         msg = f"Outputs of {name} must have the shapes {shapes[0]}, but got {shapes[1]} for a batch of {batch}."
         raise ExportError(msg)
     for (output, right), other in zip(expected.items(), actual, strict=True):
-        difference = _difference(right.cpu().double(), other.cpu().double(), backend.tolerance)
+        difference = _difference(_as_reals(right), _as_reals(other), backend.tolerance)
         # Not `max_relative > tolerance`, which lets NaN pass.
         if not difference.max_relative <= backend.tolerance:
             msg = (
@@ -155,6 +159,10 @@ def _compare(
             )
             raise ExportError(msg)
         yield difference
+
+
+def _as_reals(tensor: Tensor) -> Tensor:
+    return (torch.view_as_real(tensor) if tensor.is_complex() else tensor).cpu().double()
 
 
 def _difference(right: Tensor, other: Tensor, tolerance: float) -> Difference:

@@ -1,7 +1,8 @@
 """Finds the blocks of a model that may be skipped: parts whose entry and exit have the same axes.
 
-Skipping a block means that its exit is its entry. That is legal where every way into the part starts at the entry,
-nothing inside is read outside, and the two tensors have equal axes, so that they agree in every subnet.
+Skipping a block means that its exit is its entry. That is legal where nothing inside is read outside, and the two
+tensors have equal axes, so that they agree in every subnet. A part that is no module must also have no other way in
+than the entry, so that it is clear which operations belong to it.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def find_blocks(propagation: Propagation, min_ops: int, max_ops: int) -> list[Bl
     Candidates are residual blocks and whole modules: for each tensor the smallest block that ends there, and each call
     of a module. Of those that overlap, residual ones come first, then whole modules, then smaller ones. A residual
     module that holds just one other, such as an encoder layer with its attention, takes the place of that: what else it
-    holds could not be left out as a module. Time grows linearly with the number of operations.
+    holds could not be left out as modules. Time grows linearly with the number of operations.
 
     :param propagation: Layouts of the model.
     :param min_ops: Fewest operations of a block, at least 1.
@@ -69,9 +70,8 @@ def find_blocks(propagation: Propagation, min_ops: int, max_ops: int) -> list[Bl
 
 
 def _holds(block: Block, other: Block) -> bool:
-    """Whether a residual module holds another residual module."""
-    modules = all(one.residual and len(one.calls) == 1 for one in (block, other))
-    return modules and set(other.ops) < set(block.ops)
+    """Whether a residual module holds another residual block."""
+    return block.residual and other.residual and len(block.calls) == 1 and set(other.ops) < set(block.ops)
 
 
 def without_overwriting(graph: ModelGraph, blocks: Iterable[Block]) -> list[Block]:
@@ -172,11 +172,22 @@ class _Finder:
                 if block is not None:
                     yield block
         for call in self._graph.single_calls:
-            end = self._graph.producer.get(call.outputs[0]) if call.single else None
-            if end is not None and call.end_op - call.first_op <= self._max_ops:
-                block = self._block(call.inputs[0], end)
-                if block is not None:
-                    yield block
+            block = self._whole_call(call) if call.single else None
+            if block is not None:
+                yield block
+
+    def _whole_call(self, call: ModuleCall) -> Block | None:
+        """Returns a module as a block. It may read what others have made, such as a mask, since that harms nothing."""
+        entry, exit_value = call.inputs[0], call.outputs[0]
+        region = set(range(call.first_op, call.end_op))
+        end = self._graph.producer.get(exit_value, -1)
+        if end not in region or len(region) > self._max_ops or len(self._graph.ops[end].outputs) > 1:
+            return None
+        if self._p.shape(entry) != self._p.shape(exit_value) or not self._may_skip(entry, exit_value, region):
+            return None
+        if not all(self._only_read_in(op, region) for op in region - {end}):
+            return None
+        return Block(entry, exit_value, tuple(sorted(region)), (call,), self._is_residual(entry, end, region))
 
     def _dominators(self) -> list[int | None]:
         """

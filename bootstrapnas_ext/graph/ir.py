@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+ATTRIBUTE = -1
+"""Stands for a port where no argument must follow a subnet, but an attribute that the module's own code reads."""
+
 
 @dataclass(frozen=True)
 class Ref:
@@ -147,6 +150,7 @@ class ModuleCall:
     :param end_op: Index after the last operation that ran inside.
     :param counters: How often functions had run in modules, as the call left them; those that it moved. They are what
         :attr:`Op.site` consists of.
+    :param result: What it returned, with a :class:`Ref` for each tensor.
     """
 
     module: str
@@ -157,6 +161,7 @@ class ModuleCall:
     first_op: int
     end_op: int
     counters: Mapping[str, int]
+    result: Any = None
 
 
 @dataclass(frozen=True)
@@ -180,6 +185,11 @@ class ModelGraph:
     calls: tuple[ModuleCall, ...]
     counts: Mapping[str, int] = field(default_factory=dict)
     adapted: bool = False
+
+    @property
+    def takes_any_batch(self) -> bool:
+        """Whether the model ran with two batch sizes; see :mod:`bootstrapnas_ext.graph.variation`."""
+        return any(value.varying for value in self.values if value.source == "input")
 
     @cached_property
     def producer(self) -> dict[int, int]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bootstrapnas_ext.graph.axes import Axis, AxisSolver, Layout
-from bootstrapnas_ext.graph.ir import ModelGraph, Op, Ref
+from bootstrapnas_ext.graph.ir import ATTRIBUTE, ModelGraph, Op, Ref
 from bootstrapnas_ext.registry import Registry
 
 Path = tuple[int | str, ...]
@@ -23,8 +23,8 @@ class PortValue:
     An integer argument of an operation that must follow the subnet.
 
     :param op: The operation.
-    :param port: NNCF's port number of the argument.
-    :param name: The argument's name in the function's signature.
+    :param port: NNCF's port number of the argument, or :data:`~bootstrapnas_ext.graph.ir.ATTRIBUTE`.
+    :param name: The argument's name in the function's signature, or the attribute's.
     :param path: Where in the argument: positions in tuples and lists, and ``"start"``, ``"stop"`` of slices, from the
         outermost in; empty if the argument is the integer itself.
     :param axis: The integer is the number of active indices of this axis.
@@ -174,6 +174,16 @@ class Propagation:
         port = op.port(position, name)
         if port is not None:
             self.port_values.append(PortValue(op, port, name, path, axis, varying))
+
+    def describe(self, op: Op, attribute: str, axis: Axis) -> None:
+        """
+        States that an attribute, which the module's code compares to its input, is the length of an axis.
+
+        :param op: The operation that the module's code runs; without effect if the module has no such attribute.
+        :param attribute: Its name.
+        :param axis: The axis.
+        """
+        self.port_values.append(PortValue(op, ATTRIBUTE, attribute, (), axis))
 
     def cut(self, sizes: Sequence[int], candidates: Sequence[int]) -> tuple[int, Axis]:
         """

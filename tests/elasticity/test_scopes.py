@@ -58,6 +58,7 @@ def test_what_is_elastic_without_scopes() -> None:
     [
         ("layer1.conv1", {"layer1.conv1"}, {"layer1"}, {"layer1.conv1"}),
         ("layer1/conv1/conv2d/0", {"layer1.conv1"}, {"layer1"}, {"layer1.conv1"}),
+        ("layer1.conv1.weight", {"layer1.conv1"}, {"layer1"}, {"layer1.conv1"}),
         ("layer1", {"stem.0", "layer1.conv1"}, {"layer1"}, {"layer1.conv1", "layer1.conv2"}),
         ("layer1.bn1", set(), {"layer1"}, set()),  # it makes no channels of its own
         (("stem", "layer2.1.conv1"), {"stem.0", "layer2.1.conv1"}, {"layer2.1"}, {"stem.0", "layer2.1.conv1"}),

@@ -87,7 +87,7 @@ def test_active_indices_of_an_axis_of_several_runs(a: int, b: int, expected: lis
         ("two_inputs", {"width:left.0": (16, 12, 8, 4)}),
         ("tied", {"width:stem.0": (16, 12, 8, 4)}),
         ("grouped", {"width:stem.0": (4, 3, 2, 1)}),
-        ("functional", {"width:/conv2d/0": (16, 12, 8, 4), "width:/conv2d/1": (24, 16, 12, 4)}),
+        ("functional", {"width:kernel": (16, 12, 8, 4), "width:pointwise": (24, 16, 12, 4)}),
         ("split_list", {"width:conv": (16, 12, 8, 4), "width:conv#2": (32, 24, 16, 8), "width:small": (16, 12, 8, 4)}),
         ("dict_output", {"width:one.0": (16, 12, 8, 4)}),
     ],

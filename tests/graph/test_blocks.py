@@ -216,3 +216,43 @@ def test_an_in_place_operation_behind_a_chain_spoils_no_entry() -> None:
     p = propagate(OverwritesBehindAChain(), torch.randn(1, 3, 8, 8))
     blocks = find_blocks(p, 5, 50)
     assert [block.calls[0].module for block in blocks] == ["blocks.0"]
+
+
+class MaskedLayer(nn.Module):
+    """A layer of which only a part is a module, and which also reads what the model has made of another input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(16), nn.LayerNorm(16)
+        self.mix, self.up, self.down = nn.Linear(16, 16), nn.Linear(16, 32), nn.Linear(32, 16)
+
+    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+        x = self.norm1(x + self.mix(x) * weights)
+        return self.norm2(x + self.down(F.relu(self.up(x))))
+
+
+class Masked(nn.Module):
+    """Layers that share what is made of a mask."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.layers, self.fc = nn.Linear(6, 16), nn.ModuleList([MaskedLayer(), MaskedLayer()]), Head(16)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        x, weights = self.embed(x), mask.float().unsqueeze(-1) * 0.5
+        for layer in self.layers:
+            x = layer(x, weights)
+        return self.fc(x.transpose(1, 2).unsqueeze(-1))
+
+
+def test_a_whole_layer_that_reads_a_mask_is_a_block() -> None:
+    model = randomize_norms(Masked()).eval()
+    example = ExampleInput((torch.randn(2, 4, 6), torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0]])))
+    blocks = find_blocks(propagate(model, *example.args), 5, 100)
+    assert [[call.module for call in block.calls] for block in blocks] == [["layers.0"], ["layers.1"]]
+    supernet = Supernet(model, example)
+    for subnet in some_subnets(supernet, 3):
+        small = extract(supernet, subnet)
+        assert type(small) is Masked
+        with supernet.activate(subnet), torch.no_grad():
+            assert_close(outputs(model, example), outputs(small, example))

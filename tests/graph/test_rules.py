@@ -30,7 +30,8 @@ class Between(nn.Module):
         super().__init__()
         self.one, self.two = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(3, 24, 1)
         self.vector, self.number = nn.Parameter(torch.rand(16, 1, 1)), nn.Parameter(torch.rand(1))
-        self.norm = nn.BatchNorm2d(16)
+        self.norm, self.bare_norm = nn.BatchNorm2d(16), nn.InstanceNorm2d(16)
+        self.instance_norm = nn.InstanceNorm2d(16, affine=True, track_running_stats=True)
         self.attention = nn.MultiheadAttention(16, 2, batch_first=True)
         self.packed = nn.Linear(16, 48)
         self.matrix, self.bias = nn.Parameter(torch.rand(16, 12)), nn.Parameter(torch.rand(12))
@@ -202,6 +203,8 @@ ELASTIC: dict[str, tuple[Body, int]] = {
     "standardized weight": (standardized, 16),
     "gated": (lambda m, x: F.glu(m.one(x), 1), 8),
     "instance norm": (lambda m, x: F.instance_norm(m.one(x)), 16),
+    "instance norm of a module": (lambda m, x: m.instance_norm(m.one(x)), 16),
+    "instance norm without weights": (lambda m, x: m.bare_norm(m.one(x)), 16),
     "rms norm": (channels_last, 16),
     "matrix product": (lambda m, x: m.one(x).flatten(2) @ torch.ones(64, 64), 16),
     "product with a parameter": (lambda m, x: m.one(x).mean((2, 3)) @ m.matrix, 12),
@@ -234,6 +237,9 @@ ELASTIC: dict[str, tuple[Body, int]] = {
     "view as another": (lambda m, x: m.one(x).flatten(2).view_as(m.one(x)), 16),
     "unflatten": (lambda m, x: m.one(x).unflatten(1, (8, 2)).transpose(1, 2).flatten(1, 2), 16),
     "maximum of two": (lambda m, x: torch.max(m.one(x), m.one(-x)), 16),
+    "maximum over channels": (lambda m, x: m.one(x) - m.one(x).max(1, keepdim=True).values, 16),
+    "number of the largest position": (lambda m, x: m.one(x).flatten(2).argmax(-1) * m.one(x).mean((2, 3)), 16),
+    "sum over the positions before": (lambda m, x: m.one(x).cumsum(2), 16),
     "maximum with indices": (lambda m, x: m.one(x).max(2).values, 16),
     "deviation": (lambda m, x: m.one(x) / m.one(x).std((2, 3), keepdim=True), 16),
     "norm": (lambda m, x: m.one(x) / m.one(x).norm(2, (2, 3), keepdim=True), 16),
@@ -269,8 +275,17 @@ def outer_product(m: Any, x: Tensor) -> Tensor:
 FROZEN: dict[str, tuple[Body, int, str]] = {
     "no rule": (lambda m, x: F.local_response_norm(m.one(x), 2), 16, "no axis rule for the operation"),
     "rolled channels": (lambda m, x: m.one(x).roll(1, 1), 16, "moves items along it"),
+    "sum over the channels before": (lambda m, x: m.one(x).cumsum(1), 16, "depends on their order"),
+    "product over the channels before": (lambda m, x: m.one(x).cumprod(dim=1), 16, "depends on their order"),
+    "number of the largest channel": (lambda m, x: m.one(x) * m.one(x).argmax(1, True), 16, "tells where along it"),
+    "largest channel and its number": (lambda m, x: sum(m.one(x).max(1, True)) + m.one(x), 16, "tells where along it"),
     "picked channels": (lambda m, x: m.one(x).index_select(1, torch.tensor([3, 1])), 2, "picks items"),
     "every other channel": (lambda m, x: m.one(x)[:, ::2], 8, "takes a part of the channels"),
+    "channels as positions": (
+        lambda m, x: F.conv1d(m.one(x).flatten(2).mT, torch.ones(8, 64, 1)),
+        8,
+        "mixes positions",
+    ),
     "one channel": (lambda m, x: m.one(x)[:, 3].flatten(1), 64, "takes single channels"),
     "channels in a list": (lambda m, x: m.one(x)[:, [0, 3]], 2, "takes single channels"),
     "assignment": (set_item, 16, "no axis rule for the operation 'setitem' (/__setitem__/0)"),

@@ -64,6 +64,21 @@ def dim(op: Op, position: int, rank: int, default: int | None = None) -> int:
     return found % rank
 
 
+def letters(equation: str) -> tuple[list[str], str]:
+    """
+    Returns the letters of an equation of ``einsum``: those of each tensor, and those of the result.
+
+    Without an arrow, the result has the letters that occur once, in the order of the alphabet.
+
+    :param equation: Such as ``"bij,bjk->bik"`` or ``"...c,cd"``.
+    """
+    left, arrow, right = equation.replace(" ", "").partition("->")
+    if not arrow:
+        once = sorted(letter for letter in set(left) if letter.isalpha() and left.count(letter) == 1)
+        right = ("..." if "..." in left else "") + "".join(once)
+    return left.split(","), right
+
+
 def spread(op: Op, position: int) -> list[Any]:
     """
     Returns integers that may be passed one by one or as one tuple.

@@ -61,6 +61,8 @@ def _convolved(p: Propagation, op: Op, weight: Ref, dim: int | None, out: Axis, 
         p.equate(op, p.layout(bias)[0], out)
     for kernel in p.layout(weight)[2:]:
         p.solver.freeze(kernel, "kernel position")
+    for position in p.layout(data(op))[2:]:
+        p.solver.freeze(position, f"{op.name} mixes positions")
     if dim is not None:
         p.layers.append(Layer(op, weight.value, dim, out, dilation))
     return [(p.layout(data(op))[0], out, *p.static_layout(p.output_shape(op)[2:]))]
@@ -79,6 +81,20 @@ def _linear(p: Propagation, op: Op) -> Sequence[Layout]:
     return [(*layout[:-1], *out)]
 
 
+@AXIS_RULES.register("weight_norm")
+def _weight_norm(p: Propagation, op: Op) -> Sequence[Layout]:
+    """
+    A weight as its direction and its norms, one norm for each channel of one dimension or one for all.
+
+    Salimans and Kingma, "Weight Normalization", 2016, https://arxiv.org/abs/1602.07868.
+    """
+    direction, norms = op.tensors
+    for axis, norm, size in zip(p.layout(direction), p.layout(norms), p.shape(norms), strict=False):
+        if size > 1:
+            p.equate(op, axis, norm)
+    return [p.layout(direction)]
+
+
 @AXIS_RULES.register("embedding")
 def _embedding(p: Propagation, op: Op) -> Sequence[Layout]:
     """Rows ``(in, out)`` of a table are picked by index."""
@@ -95,6 +111,8 @@ def _per_channel(p: Propagation, op: Op) -> Sequence[Layout]:
     for index in others:
         if p.shape(index) != (1,):
             p.equate(op, p.layout(first)[1], p.layout(index)[0])
+    if op.kind == "instance_norm":
+        p.describe(op, "num_features", p.layout(first)[1])
     return [p.layout(first)]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from bootstrapnas_ext.graph.axes import Axis, Layout
 from bootstrapnas_ext.graph.ir import Op, Ref
 from bootstrapnas_ext.graph.propagate import AXIS_RULES, Layer, NoRuleError, Propagation
-from bootstrapnas_ext.graph.rules.arguments import tensor
+from bootstrapnas_ext.graph.rules.arguments import letters, tensor
 from bootstrapnas_ext.graph.rules.elementwise import aligned
 
 
@@ -50,15 +50,12 @@ def _einsum(p: Propagation, op: Op) -> Sequence[Layout]:
     if not isinstance(equation, str):
         msg = f"{op.name} has no equation of letters"
         raise NoRuleError(msg)
-    left, arrow, right = equation.replace(" ", "").partition("->")
-    if not arrow:
-        right = "".join(sorted(letter for letter in set(left) if left.count(letter) == 1 and letter.isalpha()))
-        right = ("..." if "..." in left else "") + right
+    left, right = letters(equation)
     axes: dict[str, Axis] = {}
     spread: list[Layout] = []
-    for letters, index in zip(left.split(","), op.tensors, strict=True):
+    for own, index in zip(left, op.tensors, strict=True):
         layout = p.layout(index)
-        before, dots, after = letters.partition("...")
+        before, dots, after = own.partition("...")
         end = len(layout) - len(after)
         if dots:
             spread.append(layout[len(before) : end])

@@ -47,7 +47,17 @@ def _reduce(p: Propagation, op: Op) -> Sequence[Layout]:
     if isinstance(given, bool):  # `unbiased` of `var`
         given = None
     reduced = dims(given or (0 if given == 0 else None), len(layout))
+    if any(op.outputs[number] in p.graph.consumers for number in _indices(op)):
+        for number in reduced:
+            p.solver.freeze(layout[number], f"{op.name} tells where along it items are")
     return [_reduced(p, layout, reduced, p.shape(output)) for output in op.outputs]
+
+
+def _indices(op: Op) -> Sequence[int]:
+    """Returns which outputs are indices along the reduced dimensions."""
+    if op.kind in ("argmax", "argmin"):
+        return [0]
+    return [1] if op.kind in ("max", "min", "median", "nanmedian") and len(op.outputs) > 1 else []
 
 
 @AXIS_RULES.register("max", "min")

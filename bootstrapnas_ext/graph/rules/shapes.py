@@ -170,7 +170,9 @@ _MOVES = ((1, "source"), (2, "destination"))
 @AXIS_RULES.register("pixel_shuffle")
 def _pixel_shuffle(p: Propagation, op: Op) -> Sequence[Layout]:
     """Channels ``(C, r, r)`` become positions: whole parts of ``r * r`` channels stay together."""
-    *batch, channels, _, _ = p.layout(data(op))
+    *batch, channels, rows, columns = p.layout(data(op))
+    for position in (rows, columns):
+        p.solver.freeze(position, f"{op.name} mixes positions")
     *_, out, height, width = p.output_shape(op)
     kept = p.solver.fresh(out)
     p.equate(op, channels, p.solver.repeat(kept, p.solver.length(channels) // out))
@@ -180,7 +182,9 @@ def _pixel_shuffle(p: Propagation, op: Op) -> Sequence[Layout]:
 @AXIS_RULES.register("pixel_unshuffle")
 def _pixel_unshuffle(p: Propagation, op: Op) -> Sequence[Layout]:
     """Positions become channels ``(C, r, r)``."""
-    *batch, channels, _, _ = p.layout(data(op))
+    *batch, channels, rows, columns = p.layout(data(op))
+    for position in (rows, columns):
+        p.solver.freeze(position, f"{op.name} mixes positions")
     *_, out, height, width = p.output_shape(op)
     axis = p.solver.repeat(channels, out // p.solver.length(channels))
     return [(*batch, axis, *p.static_layout([height, width]))]
@@ -195,18 +199,21 @@ def _channel_shuffle(p: Propagation, op: Op) -> Sequence[Layout]:
     return [(layout[0], p.solver.repeat(kept, groups), *layout[2:])]
 
 
-@AXIS_RULES.register("roll", "flip", "rot90", "fft", "tril", "triu", "sort", "cummax", "cummin", "lp_normalize")
+_IN_ORDER = ("sort", "cumsum", "cumprod", "cummax", "cummin")
+
+
+@AXIS_RULES.register("roll", "flip", "tril", "triu", *_IN_ORDER)
 def _among_positions(p: Propagation, op: Op) -> Sequence[Layout]:
-    """Items move inside dimensions, so these cannot be channels."""
+    """Items move inside dimensions, or depend on those before them, so these cannot be channels."""
     layout = p.layout(data(op))
     given: Any = None
     if op.kind in ("roll", "flip"):
         at = 2 if op.kind == "roll" else 1
         given = (spread(op, at) if op.kind == "flip" else op.argument(at, "dims")) or op.kwargs.get("dims")
-    elif op.kind in ("sort", "cummax", "cummin"):
+    elif op.kind in _IN_ORDER:
         given = op.argument(1, "dim", -1)
     for number in dims(given, len(layout)):
-        p.solver.freeze(layout[number], f"{op.name} moves items along it")
+        p.solver.freeze(layout[number], f"{op.name} moves items along it, or depends on their order")
     return [layout for _ in op.outputs]
 
 
