@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import nncf
 import torch
 from nncf.torch.function_hook.graph.build_graph_mode import GraphBuilderMode
+from nncf.torch.function_hook.handle_inner_functions import get_handle_inner_function
 from nncf.torch.function_hook.hook_executor_mode import FunctionHookMode, OpMeta
 from nncf.torch.function_hook.hook_storage import HookStorage
 from nncf.torch.function_hook.wrapper import (
@@ -339,10 +340,10 @@ class HookMode(FunctionHookMode):
     ) -> Any:
         if func in STAND_INS:
             return _run_stand_in(self, func, args, kwargs)
-        if not self.enabled or not (self._replace or self._keep or self._observe):
+        only_calls_others = get_handle_inner_function(func) is not None  # it is no operation, but may be named like one
+        if only_calls_others or not self.enabled or not (self._replace or self._keep or self._observe):
             return super().__torch_function__(func, types, args, kwargs)
-        # The counter has not yet been moved on, so the site of this call is peeked at. A function that only calls
-        # others gets a site here that no trace holds.
+        # The counter has not yet been moved on, so the site of this call is peeked at.
         site = self._sites.peek(self.module_call_stack[-1], func.__name__)
         if site in self._replace:
             self._sites.next(self.module_call_stack[-1], func.__name__)

@@ -203,6 +203,24 @@ def test_operations_are_replaced_observed_and_kept() -> None:
     assert observed == ["inner:conv2d:0", ":pad:0", ":view:1", ":cat:0"]
 
 
+class ReluTwice(nn.Module):
+    """The function is one operation in place, and another one otherwise."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(F.relu(x.neg(), inplace=True).flatten())
+
+
+def test_a_function_that_calls_an_operation_is_not_taken_for_another_of_its_name() -> None:
+    model, x = ReluTwice(), image()
+    observed: dict[str, int] = {}
+    replace = {":relu:0": lambda: torch.ones(3)}
+    with door.HookMode(model, {}, observe=lambda site, result: observed.update({site: result.dim()})):
+        model(x)
+    assert observed == {":neg:0": 4, ":relu_:0": 4, ":flatten:0": 1, ":relu:0": 1}
+    with door.HookMode(model, {}, replace=replace):
+        assert model(x).tolist() == [1, 1, 1]
+
+
 def test_a_wrapped_model_is_run_by_the_runner() -> None:
     model = Calls()
     x = image()

@@ -79,7 +79,7 @@ def test_faults(changed: dict[str, Any], fault: list[str]) -> None:
 def test_what_is_not_known_is_a_dash_in_the_tables_and_the_error_is_below() -> None:
     row = {"model": "a", "stage": "build", "error": "ModelError: size [1]", "forward_s": 0.5, "peak_mib": 512}
     line, _, error = markdown_table([row]).splitlines()[-3:]
-    assert line.startswith("| a | - | 0.50 | - |")
+    assert line.startswith("| a | - | - | 0.50 | - |")
     assert line.endswith("| 0.5 | build failed |")
     assert error == "- a: build: ModelError: size [1]"
     console = Console(width=240, file=io.StringIO(), record=True)
