@@ -91,16 +91,17 @@ class _Tracer(GraphBuilderMode):
         self._pending: dict[int, tuple[OpMeta, tuple[Any, ...], dict[str, Any], list[int]]] = {}
         self.sites = _Sites(model)
         self._site_of: dict[str, str] = {}
+        self._memory: dict[int | None, int] = {}
 
     def get_next_op_call_name(self, fn_name: str) -> str:
         name: str = super().get_next_op_call_name(fn_name)
         self._site_of[name] = self.sites.next(self.module_call_stack[-1], fn_name)
         return name
 
-    def _add_value(self, tensor: torch.Tensor, source: str, name: str) -> int:
+    def _add_value(self, tensor: torch.Tensor, source: str, name: str, alias: int | None = None) -> int:
         with self.disable():  # reading a shape is a function call too
             shape, is_mask = tuple(tensor.shape), tensor.dtype in (torch.bool, torch.uint8)
-        self.values.append(Value(len(self.values), shape, source, name, is_mask))
+        self.values.append(Value(len(self.values), shape, source, name, is_mask, alias))
         return len(self.values) - 1
 
     def value_of(self, tensor: torch.Tensor) -> int:
@@ -146,6 +147,9 @@ class _Tracer(GraphBuilderMode):
         super().register_op_node(args, kwargs, op_meta)
         node = op_meta.extra_info["node_id"]
         self._pending[node] = (op_meta, self._map_refs(tuple(args)), self._map_refs(kwargs), [])
+        with self.disable():
+            tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+            self._memory = {_memory(tensor): self.value_of(tensor) for tensor in tensors if tensor.numel()}
 
     def process_post_function_hooks_for_value(self, value: Any, op_meta: OpMeta, port_id: int) -> Any:
         known = self._passed_through(value, op_meta) if isinstance(value, torch.Tensor) else None
@@ -153,7 +157,9 @@ class _Tracer(GraphBuilderMode):
         if isinstance(value, torch.Tensor):
             node = op_meta.extra_info["node_id"]
             if known is None:
-                known = self._add_value(value, "op", op_meta.op_name)
+                with self.disable():
+                    alias = self._memory.get(_memory(value))
+                known = self._add_value(value, "op", op_meta.op_name, alias)
                 self._pending[node][3].append(known)
             self._index[node, port_id] = known
         return result
@@ -162,7 +168,8 @@ class _Tracer(GraphBuilderMode):
         """Returns the index of a tensor that an operation returns just as it got it, such as a cast to its own type."""
         _, args, kwargs, _ = self._pending[op_meta.extra_info["node_id"]]
         function = _function_name(op_meta.func)
-        if _is_in_place(function) or function == "contiguous":  # which copies with one batch size and not with another
+        # Contiguous copies with one batch size and not with another.
+        if _is_in_place(function) or function == "contiguous" or "out" in kwargs:
             return None
         with self.disable():
             known = self.tensor_info.get(value) is not None
@@ -186,7 +193,7 @@ class _Tracer(GraphBuilderMode):
                 Op(
                     name=op_meta.op_name,
                     kind=function.strip("_"),
-                    in_place=_is_in_place(function),
+                    in_place=_is_in_place(function) or "out" in kwargs,
                     module=self.sites.path(self.module_call_stack[-1]),
                     args=args,
                     kwargs=kwargs,
@@ -209,7 +216,10 @@ class _Tracer(GraphBuilderMode):
                 arguments=len(args) + len(kwargs),
                 inputs=inputs,
                 outputs=tuple(self._tensors(result)),
-                single=bool(args) and isinstance(args[0], torch.Tensor) and isinstance(result, torch.Tensor),
+                single=bool(args)
+                and isinstance(args[0], torch.Tensor)
+                and isinstance(result, torch.Tensor)
+                and not (module._forward_hooks or module._forward_pre_hooks),
                 first_op=first,
                 end_op=len(self.ops),
                 counters={stem: count for stem, count in self.sites.calls.items() if count != counters.get(stem)},
@@ -224,6 +234,11 @@ class _Tracer(GraphBuilderMode):
             for leaf in pytree.tree_leaves(tree):
                 if isinstance(leaf, torch.Tensor):
                     yield self.value_of(leaf)
+
+
+def _memory(tensor: torch.Tensor) -> int | None:
+    """Returns what tensors have in common that share memory; ``None`` for one that has no memory of the usual kind."""
+    return tensor.untyped_storage().data_ptr() if tensor.layout is torch.strided else None
 
 
 def _function_name(function: Callable[..., Any]) -> str:

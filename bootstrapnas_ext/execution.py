@@ -115,7 +115,8 @@ def collect_ports(model: nn.Module, graph: ModelGraph, hooks: Iterable[Hook]) ->
             raise ModelError(msg)
         op = graph.ops[graph.op_index[name]]
         if number == ATTRIBUTE:
-            traced = getattr(model.get_submodule(op.module), found[0].argument or "", None)
+            owner = model.get_submodule(op.module)
+            traced = getattr(owner, found[0].argument or "", None) if _is_pytorchs(owner) else None
         else:
             traced = op.at_port(number)
         if isinstance(traced, Ref):
@@ -152,6 +153,11 @@ def _places_by_tensor(model: nn.Module) -> dict[str, list[Place]]:
             path, _, attribute = name.rpartition(".")
             places.setdefault(first_name.setdefault(id(tensor), name), []).append(Place(path, attribute))
     return places
+
+
+def _is_pytorchs(module: nn.Module) -> bool:
+    """Whether PyTorch wrote what the module does, so that its attributes mean what their names say."""
+    return type(module).forward.__module__.startswith("torch.nn.")
 
 
 def _argument_places(model: nn.Module, op: Op, argument: str | None, traced: Any) -> list[Place]:
@@ -253,6 +259,22 @@ class Executor:
             if owner.training and _is_copy(part, whole):
                 for hook in port.hooks:
                     hook.write_back(whole, part)
+
+    def by_hooks(self, model: nn.Module) -> Executor:
+        """
+        Returns an executor that leaves attributes alone that are no tensors, in modules that are not PyTorch's.
+
+        Their code may read such a number for something else, too.
+
+        :param model: The model.
+        """
+        ports = (
+            port
+            if isinstance(port.traced, Ref) or _is_pytorchs(model.get_submodule(port.op.module))
+            else replace(port, places=())
+            for port in self.ports
+        )
+        return Executor(self._model, self.graph, self.elasticities, tuple(ports))
 
     def without_hooks(self) -> Executor:
         """Returns an executor that changes no arguments."""

@@ -31,13 +31,13 @@ def check_maximum(executor: Executor, forward: Callable[..., Any], example: Exam
     """
     plain = executor.without_hooks()
     reference = plain.run(forward, maximum, example)
-    if not _equal(reference, plain.run(forward, maximum, example)):
+    if not equal(reference, plain.run(forward, maximum, example)):
         msg = (
             "The model gives other outputs for the same input in eval mode, so no subnet of it can be checked; "
             "remove what is random, for example dropout that ignores the mode."
         )
         raise ModelError(msg)
-    if _equal(reference, executor.run(forward, maximum, example)):
+    if equal(reference, executor.run(forward, maximum, example)):
         return
     first = _first_difference(executor, forward, example, maximum)
     msg = (
@@ -107,7 +107,13 @@ def subnet_must_run() -> Iterator[None]:
         raise ModelError(msg) from error
 
 
-def _equal(one: Any, two: Any) -> bool:
+def equal(one: Any, two: Any) -> bool:
+    """
+    Returns whether all tensors of two results are equal, NaN included.
+
+    :param one: A result.
+    :param two: Another of the same structure.
+    """
     leaves = zip(pytree.tree_leaves(one), pytree.tree_leaves(two), strict=True)
     return all(
         a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
@@ -129,7 +135,7 @@ def _first_difference(executor: Executor, forward: Callable[..., Any], example: 
         results.append(found)
     hooked_results, plain = results
     for site, result in plain.items():
-        if site not in hooked_results or not _equal(result, hooked_results[site]):
+        if site not in hooked_results or not equal(result, hooked_results[site]):
             index = executor.graph.site_index.get(site)
             return f"the operation {site if index is None else executor.graph.ops[index].name!r}"
     return "the model's outputs"

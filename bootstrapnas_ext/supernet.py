@@ -25,7 +25,7 @@ from bootstrapnas_ext.graph.ir import ATTRIBUTE
 from bootstrapnas_ext.graph.variation import with_varying_sizes
 from bootstrapnas_ext.inputs import ExampleInput, as_input
 from bootstrapnas_ext.model_checks import check_model
-from bootstrapnas_ext.self_check import check_maximum, check_shapes, shape_check, subnet_must_run
+from bootstrapnas_ext.self_check import check_maximum, check_shapes, equal, shape_check, subnet_must_run
 from bootstrapnas_ext.space import SearchSpace, Subnet
 from bootstrapnas_ext.summary import supernet_table
 
@@ -277,6 +277,21 @@ class Supernet:
         whole = {name: len(blocks) for part in self.elasticities for name, blocks in part.blocks.items()}
         return [{**subnet, **whole} for subnet in subnets]
 
+    def _be_careful(self, forward: Any) -> None:
+        """Changes numbers by hooks where the user's code reads an attribute for more than the argument."""
+        careful = self.executor.by_hooks(self.model)
+        if careful.shadows().keys() == self.executor.shadows().keys():
+            return
+        for subnet in self._without_skips():
+            with self.activate(subnet):
+                try:
+                    same = equal(*(one.run(forward, self.active, self.example) for one in (self.executor, careful)))
+                except Exception:  # a number that fits one of its uses only
+                    same = False
+            if not same:
+                self.executor = careful
+                return
+
     def _settle(self) -> None:
         """Finds out where hooked arguments come from, and checks the maximum's outputs and other subnets' shapes."""
         own_forward = _nncf.original_forward(self.model)
@@ -296,6 +311,7 @@ class Supernet:
                         check = shape_check(self.graph, self.active, self.shape)
                         probes.append(self.executor.probe(forward, self.example, check))
                 self.executor = self.executor.settled(probes)
+                self._be_careful(forward)
                 check_maximum(self.executor, forward, self.example, self._maximum)
                 for checked in (self._without_skips()[0], self.space.minimum):
                     with self.activate(checked):

@@ -31,7 +31,7 @@ BASE: dict[str, set[str]] = {
     "self_check": {"execution"},
     "summary": {"elasticity", "cost"},
     "supernet": {"model_checks", "self_check", "cost", "summary"},
-    "extraction": {"supernet"},
+    "extraction": {"supernet", "modes"},
     "example": {"config", "inputs", "modes"},
     "export": {"extraction", "modes"},
     "evaluation": {"export", "search"},

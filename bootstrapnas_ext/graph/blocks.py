@@ -95,9 +95,39 @@ def without_overwriting(graph: ModelGraph, blocks: Iterable[Block]) -> list[Bloc
 
 
 def _overwrites(graph: ModelGraph, exit_value: int, entries: Iterable[int]) -> bool:
-    """Whether an in-place operation on the exit of a skipped block would spoil a later use of one of the entries."""
-    writers = [op for op in graph.consumers.get(exit_value, ()) if graph.ops[op].in_place]
-    return bool(writers) and any(_last_use(graph, entry) > min(writers) for entry in entries)
+    """Whether writing into the exit or the entry of a skipped block, or a view of it, would spoil the other's use."""
+    end = graph.producer.get(exit_value, -1)
+    after, before = _family(graph, [exit_value]), _family(graph, entries)
+    return _spoils(graph, after, before, end) or _spoils(graph, before, after, end)
+
+
+def _family(graph: ModelGraph, values: Iterable[int]) -> set[int]:
+    """Returns tensors and their views."""
+    found: set[int] = set()
+    pending = list(values)
+    while pending:
+        value = pending.pop()
+        if value not in found:
+            found.add(value)
+            pending += (view for view in graph.views.get(value, ()) if not _is_written(graph, value, view))
+    return found
+
+
+def _is_written(graph: ModelGraph, value: int, view: int) -> bool:
+    """Whether what shares the memory of a tensor is that tensor after an in-place operation."""
+    op = graph.ops[graph.producer[view]]
+    return op.in_place and op.tensors[:1] == (value,)
+
+
+def _spoils(graph: ModelGraph, written: set[int], read: set[int], end: int) -> bool:
+    """Whether an operation after the end writes into one of some tensors, and another of the others is read later."""
+    writers = [
+        op
+        for value in written
+        for op in graph.consumers.get(value, ())
+        if op > end and (graph.ops[op].in_place or not graph.ops[op].outputs) and graph.ops[op].tensors[:1] == (value,)
+    ]
+    return bool(writers) and any(_last_use(graph, value) > min(writers) for value in read - written)
 
 
 def _last_use(graph: ModelGraph, value: int) -> int:

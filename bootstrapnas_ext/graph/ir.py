@@ -34,6 +34,7 @@ class Value:
         holds without having registered it.
     :param name: Name of the input, parameter or buffer; of the operation that made it otherwise.
     :param is_mask: Whether its items are truth values.
+    :param alias: Index of an argument of the operation that made it with which it shares memory, as a view does.
     :param varying: Dimensions that have another size when the model is called with another batch size.
     """
 
@@ -42,6 +43,7 @@ class Value:
     source: str
     name: str
     is_mask: bool = False
+    alias: int | None = None
     varying: tuple[int, ...] = ()
 
     @property
@@ -145,7 +147,8 @@ class ModuleCall:
     :param arguments: How many arguments it got.
     :param inputs: Tensors among its arguments.
     :param outputs: Tensors that it returned.
-    :param single: Whether the first argument is one tensor and the result is one tensor.
+    :param single: Whether the first argument is one tensor, the result is one tensor, and no hooks of the user's run
+        around the module.
     :param first_op: Index of the first operation that ran inside.
     :param end_op: Index after the last operation that ran inside.
     :param counters: How often functions had run in modules, as the call left them; those that it moved. They are what
@@ -204,6 +207,15 @@ class ModelGraph:
             for value in op.tensors:
                 found.setdefault(value, {})[index] = None
         return {value: tuple(indices) for value, indices in found.items()}
+
+    @cached_property
+    def views(self) -> dict[int, tuple[int, ...]]:
+        """Tensor index to the indices of the tensors that were made of it and share its memory."""
+        found: dict[int, list[int]] = {}
+        for value in self.values:
+            if value.alias is not None:
+                found.setdefault(value.alias, []).append(value.index)
+        return {value: tuple(views) for value, views in found.items()}
 
     @cached_property
     def single_calls(self) -> tuple[ModuleCall, ...]:

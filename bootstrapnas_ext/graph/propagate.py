@@ -210,9 +210,11 @@ class Propagation:
         )
 
     def _visit(self, op: Op) -> None:
+        layers, values = len(self.layers), len(self.port_values)
         try:
             layouts = self._apply_rule(op)
         except NoRuleError as error:
+            del self.layers[layers:], self.port_values[values:]  # what half a rule has stated
             for index in op.tensors:
                 self.freeze(index, str(error))
             layouts = [self.static_layout(self.shape(index), str(error)) for index in op.outputs]
@@ -222,10 +224,13 @@ class Propagation:
         if op.kind not in AXIS_RULES:
             msg = f"no axis rule for the operation {op.kind!r} ({op.name})"
             raise NoRuleError(msg)
+        if "out" in op.kwargs:
+            msg = f"{op.name} writes into a given tensor"
+            raise NoRuleError(msg)
         misfit = f"the axis rule of {op.kind!r} does not fit this use ({op.name})"
         try:
             layouts = AXIS_RULES.get(op.kind)(self, op)
-        except ValueError as error:  # axes or arguments of other lengths than the rule expects
+        except (ValueError, TypeError, IndexError, KeyError) as error:  # other arguments than the rule expects
             raise NoRuleError(misfit) from error
         lengths = [tuple(self.solver.length(axis) for axis in layout) for layout in layouts]
         if lengths != [self.shape(index) for index in op.outputs]:

@@ -227,6 +227,7 @@ ELASTIC: dict[str, tuple[Body, int]] = {
     "windows": (windows, 16),
     "stack and unbind": (lambda m, x: sum(torch.stack([m.one(x), -2 * m.one(x)], 2).unbind(2)), 16),
     "stack of parts": (lambda m, x: torch.stack(m.one(x).chunk(2, 1), -1).amax(-1), 8),
+    "narrow from the end": (lambda m, x: m.one(x).narrow(1, -8, 8), 8),
     "narrow": (lambda m, x: m.one(x).narrow(1, 4, 8), 8),
     "part of the channels": (lambda m, x: m.one(x)[:, 4:12], 8),
     "parts of the channels": (lambda m, x: torch.cat([m.one(x)[:, 8:], -m.one(x)[:, :-8]], 1), 16),
@@ -273,6 +274,11 @@ def outer_product(m: Any, x: Tensor) -> Tensor:
 
 
 FROZEN: dict[str, tuple[Body, int, str]] = {
+    "squeezed": (lambda m, x: F.adaptive_avg_pool2d(m.one(x), 1).squeeze(), 16, "would leave a dimension out"),
+    "sums in order, by another name": (lambda m, x: m.one(x).cumsum(axis=1), 16, "depends on their order"),
+    "into a given tensor": (lambda m, x: torch.mul(m.one(x), 2, out=torch.empty(2, 16, 8, 8)), 16, "a given tensor"),
+    "other bits": (lambda m, x: m.one(x).double().view(torch.float32)[..., ::2], 16, "another number of items"),
+    "conditions": (lambda m, x: m.one(x)[:, torch.where(m.vector.flatten() > -1)[0]], 16, "takes single channels"),
     "no rule": (lambda m, x: F.local_response_norm(m.one(x), 2), 16, "no axis rule for the operation"),
     "rolled channels": (lambda m, x: m.one(x).roll(1, 1), 16, "moves items along it"),
     "sum over the channels before": (lambda m, x: m.one(x).cumsum(1), 16, "depends on their order"),

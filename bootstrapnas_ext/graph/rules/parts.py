@@ -94,7 +94,7 @@ def _narrow(p: Propagation, op: Op) -> Sequence[Layout]:
     """Some indices in a row; where they begin and how many they are follows."""
     layout = p.layout(data(op))
     at = dim(op, 1, len(layout))
-    start, length = op.argument(2, "start"), op.argument(3, "length")
+    start, length = op.argument(2, "start") % p.solver.length(layout[at]), op.argument(3, "length")
     before, part = _range(p, op, layout[at], start, start + length)
     p.follow(op, 2, "start", before)
     p.follow(op, 3, "length", part)

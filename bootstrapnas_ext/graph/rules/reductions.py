@@ -47,7 +47,8 @@ def _reduce(p: Propagation, op: Op) -> Sequence[Layout]:
     if isinstance(given, bool):  # `unbiased` of `var`
         given = None
     reduced = dims(given or (0 if given == 0 else None), len(layout))
-    if any(op.outputs[number] in p.graph.consumers for number in _indices(op)):
+    read = {*p.graph.consumers, *p.graph.outputs}
+    if any(op.outputs[number] in read or len(op.outputs) == 1 for number in _indices(op)):
         for number in reduced:
             p.solver.freeze(layout[number], f"{op.name} tells where along it items are")
     return [_reduced(p, layout, reduced, p.shape(output)) for output in op.outputs]

@@ -15,6 +15,8 @@ from bootstrapnas_ext.graph.rules.arguments import data, dim, dims, spread, tens
 @AXIS_RULES.register("flatten", "squeeze", "unsqueeze", "ravel", "atleast_2d", "atleast_3d")
 def _rearrange(p: Propagation, op: Op) -> Sequence[Layout]:
     """The sizes follow from the input."""
+    if op.kind == "squeeze" and op.argument(1, "dim", op.kwargs.get("axis")) is None:
+        p.freeze(data(op), f"{op.name} would leave a dimension out if a single channel were left")
     return [_match_runs(p, op, p.layout(data(op)), p.output_shape(op))]
 
 
@@ -211,7 +213,7 @@ def _among_positions(p: Propagation, op: Op) -> Sequence[Layout]:
         at = 2 if op.kind == "roll" else 1
         given = (spread(op, at) if op.kind == "flip" else op.argument(at, "dims")) or op.kwargs.get("dims")
     elif op.kind in _IN_ORDER:
-        given = op.argument(1, "dim", -1)
+        given = dim(op, 1, len(layout), -1)
     for number in dims(given, len(layout)):
         p.solver.freeze(layout[number], f"{op.name} moves items along it, or depends on their order")
     return [layout for _ in op.outputs]
@@ -243,8 +245,8 @@ def follow_sizes(
 def _match_runs(p: Propagation, op: Op, layout: Layout, shape: Sequence[int]) -> Layout:
     """Pairs runs of input dimensions with runs of output dimensions of the same product."""
     sizes = [p.solver.length(axis) for axis in layout]
-    if 0 in sizes:
-        msg = f"{op.name} has an empty tensor"
+    if 0 in sizes or math.prod(sizes) != math.prod(shape):
+        msg = f"{op.name} has an empty tensor, or another number of items than its input"
         raise NoRuleError(msg)
     result: list[Axis] = []
     read = 0

@@ -142,7 +142,9 @@ def test_killed_search_ends_with_the_trials_of_one_that_was_not(finished: Path, 
 
 
 def test_interrupt_says_how_to_go_on(tmp_path: Path) -> None:
-    process = start("--config", write_config(tmp_path / "config.json"), "--output-dir", tmp_path / "run")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background ignores it, and so
+    process = start("--config", write_config(tmp_path / "config.json"), "--output-dir", tmp_path / "run")  # would it
+    signal.signal(signal.SIGINT, before)
     while process.poll() is None and not (tmp_path / "run" / "config.json").exists():
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
