@@ -1,4 +1,4 @@
-"""What the user's code does around an operation or a block is not changed by a subnet: compared to what is cut by hand."""
+"""What the user's code does around an operation or a block stays as it is: compared to what is cut by hand."""
 
 from __future__ import annotations
 
