@@ -260,17 +260,15 @@ class Executor:
                 for hook in port.hooks:
                     hook.write_back(whole, part)
 
-    def by_hooks(self, model: nn.Module) -> Executor:
+    def by_hooks(self) -> Executor:
         """
         Returns an executor that leaves attributes alone that are no tensors, in modules that are not PyTorch's.
 
         Their code may read such a number for something else, too.
-
-        :param model: The model.
         """
         ports = (
             port
-            if isinstance(port.traced, Ref) or _is_pytorchs(model.get_submodule(port.op.module))
+            if isinstance(port.traced, Ref) or _is_pytorchs(self._model.get_submodule(port.op.module))
             else replace(port, places=())
             for port in self.ports
         )

@@ -279,7 +279,7 @@ class Supernet:
 
     def _be_careful(self, forward: Any) -> None:
         """Changes numbers by hooks where the user's code reads an attribute for more than the argument."""
-        careful = self.executor.by_hooks(self.model)
+        careful = self.executor.by_hooks()
         if careful.shadows().keys() == self.executor.shadows().keys():
             return
         for subnet in self._without_skips():

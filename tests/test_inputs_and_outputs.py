@@ -207,32 +207,25 @@ def test_a_dummy_forward_fn_may_call_the_model_with_anything(tmp_path: Path, rng
     assert deployed.module.stem.out_features == subnet["width:stem"]
 
 
+SMALL = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "num_labels": 3,
+}
+
+
 def bert() -> tuple[nn.Module, dict[str, Tensor]]:
     transformers = pytest.importorskip("transformers")
-    config = transformers.BertConfig(
-        vocab_size=64,
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=16,
-        num_labels=3,
-    )
+    config = transformers.BertConfig(vocab_size=64, max_position_embeddings=16, **SMALL)
     inputs = {**text_inputs(), "token_type_ids": torch.zeros(2, 7, dtype=torch.long)}
     return transformers.BertForSequenceClassification(config), inputs
 
 
 def vit() -> tuple[nn.Module, dict[str, Tensor]]:
     transformers = pytest.importorskip("transformers")
-    config = transformers.ViTConfig(
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
-        image_size=16,
-        patch_size=4,
-        num_labels=3,
-    )
+    config = transformers.ViTConfig(image_size=16, patch_size=4, **SMALL)
     return transformers.ViTForImageClassification(config), {"pixel_values": torch.randn(2, 3, 16, 16)}
 
 

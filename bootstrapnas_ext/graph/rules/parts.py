@@ -108,16 +108,16 @@ def _range(p: Propagation, op: Op, axis: Axis, start: int, stop: int) -> tuple[A
     return before, part
 
 
-@AXIS_RULES.register("index_select", "gather", "take_along_dim", "topk", "scatter", "index_add", "kthvalue", "mode")
+@AXIS_RULES.register("index_select", "gather", "take_along_dim", "topk", "scatter", "index_add")
 def _pick(p: Propagation, op: Op) -> Sequence[Layout]:
     """Items along one dimension are picked, so this one cannot be channels; nor others, where each has its own pick."""
     layout = p.layout(data(op))
-    first = op.argument(2, "dim", -1) if op.kind in ("topk", "kthvalue", "take_along_dim") else op.argument(1, "dim")
+    first = op.argument(2, "dim", -1) if op.kind in ("topk", "take_along_dim") else op.argument(1, "dim")
     if not isinstance(first, int):
         msg = f"{op.name} is not about one dimension"
         raise NoRuleError(msg)
     at = first % len(layout)
-    free = op.kind in ("index_select", "topk", "kthvalue", "mode")
+    free = op.kind in ("index_select", "topk")
     for index in op.tensors[1:]:
         p.freeze(index, f"{op.name} picks items")
     for number, axis in enumerate(layout):

@@ -20,13 +20,10 @@ def _matmul(p: Propagation, op: Op) -> Sequence[Layout]:
     return [_product(p, op, first, second)]
 
 
-@AXIS_RULES.register("addmm", "baddbmm", "addbmm")
+@AXIS_RULES.register("addmm", "baddbmm")
 def _added_product(p: Propagation, op: Op) -> Sequence[Layout]:
     """The first tensor is added to the product of the others."""
     added, first, second = op.tensors
-    if op.kind == "addbmm":
-        msg = f"{op.name} sums over a batch"
-        raise NoRuleError(msg)
     product = _product(p, op, first, second)
     return [aligned(p, op, [product, p.layout(added)], p.output_shape(op))]
 

@@ -55,10 +55,9 @@ def _unflatten(p: Propagation, op: Op) -> Sequence[Layout]:
 @AXIS_RULES.register("expand", "broadcast_to")
 def _expand(p: Propagation, op: Op) -> Sequence[Layout]:
     """Dimensions of size 1 stretch, and new ones come in front; those that stay may be given as -1."""
-    name = "size"
-    sizes = spread(op, 1) or list(op.kwargs.get(name, ()))
+    sizes = spread(op, 1) or list(op.kwargs.get("size", ()))
     layout = _stretched(p, op, p.layout(data(op)), p.output_shape(op))
-    follow_sizes(p, op, 1, name, sizes, layout)
+    follow_sizes(p, op, 1, "size", sizes, layout)
     return [layout]
 
 
@@ -106,14 +105,13 @@ def _create(p: Propagation, op: Op) -> Sequence[Layout]:
 
 
 def _created(p: Propagation, op: Op, position: int) -> Layout:
-    name = "size"
-    first = op.argument(position, name)
+    first = op.argument(position, "size")
     sizes = [*first] if isinstance(first, (list, tuple)) else list(op.args[position:])
     if "full" in op.kind and not isinstance(first, (list, tuple)):
         msg = f"{op.name} does not take its sizes as a tuple"
         raise NoRuleError(msg)
     layout = _made(p, op)
-    follow_sizes(p, op, position, name, sizes, layout)
+    follow_sizes(p, op, position, "size", sizes, layout)
     return layout
 
 
