@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from functools import wraps
 from types import MethodType
 from typing import Any, TypeVar
@@ -80,8 +80,10 @@ class _Sites:
 class _Tracer(GraphBuilderMode):
     """NNCF's graph builder, which also keeps all shapes, module calls and nested inputs and outputs."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, keep: Container[str]) -> None:
         super().__init__(model=model, hook_storage=HookStorage())
+        self._keep = keep
+        self.passed: set[str] = set()
         self.values: list[Value] = []
         self.ops: list[Op] = []
         self.adapted = False
@@ -168,13 +170,16 @@ class _Tracer(GraphBuilderMode):
         """Returns the index of a tensor that an operation returns just as it got it, such as a cast to its own type."""
         _, args, kwargs, _ = self._pending[op_meta.extra_info["node_id"]]
         function = _function_name(op_meta.func)
-        # Contiguous copies with one batch size and not with another.
-        if _is_in_place(function) or function == "contiguous" or "out" in kwargs:
+        site = self._site_of[op_meta.op_name]
+        if _is_in_place(function) or "out" in kwargs or site in self._keep:
             return None
         with self.disable():
             known = self.tensor_info.get(value) is not None
         passed = {leaf.value for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Ref)}
-        return index if known and (index := self.value_of(value)) in passed else None
+        if not known or (index := self.value_of(value)) not in passed:
+            return None
+        self.passed.add(site)
+        return index
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -253,20 +258,21 @@ def _is_in_place(function_name: str) -> bool:
     return function_name.endswith("_")
 
 
-def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> ModelGraph:
+def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], keep: Container[str] = ()) -> ModelGraph:
     """
     Runs the model once in eval mode and without gradients, and records what it did.
 
     :param model: Any module; it is left as it was.
     :param args: Positional arguments for it, with tensors anywhere inside.
     :param kwargs: Keyword arguments likewise.
+    :param keep: Sites of operations that are kept though they return just what they got.
     :raises ModelError: If the model fails on this input.
     """
     forward = original_forward(model) if is_wrapped(model) else model.forward
     training = {module: module.training for module in model.modules()}
     try:
         model.eval()
-        with torch.no_grad(), _Tracer(model) as tracer:
+        with torch.no_grad(), _Tracer(model, keep) as tracer:
             refuse_hidden_tensors((args, kwargs), "The example input")
             for name, tensor in ExampleInput(args, dict(kwargs)).named(forward).items():
                 tracer.register_input(name, tensor)
@@ -296,6 +302,7 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
         outputs=returned,
         calls=tuple(call for call in tracer.calls if call is not None),
         counts=dict(tracer.sites.calls),
+        passed=frozenset(tracer.passed),
         adapted=tracer.adapted,
     )
 

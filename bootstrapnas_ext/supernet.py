@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from itertools import chain
@@ -324,9 +324,9 @@ class Supernet:
 def _traced(model: nn.Module, example: ExampleInput) -> ModelGraph:
     """Traces the model, and once more with another input to see what depends on it."""
 
-    def trace(inputs: ExampleInput) -> ModelGraph:
+    def trace(inputs: ExampleInput, keep: Container[str] = ()) -> ModelGraph:
         fresh = inputs.map(torch.clone)  # the model may change its input in place
-        return _nncf.trace(model, fresh.args, fresh.kwargs)
+        return _nncf.trace(model, fresh.args, fresh.kwargs, keep)
 
     graph = trace(example)
     size = example.batch_size
@@ -335,6 +335,9 @@ def _traced(model: nn.Module, example: ExampleInput) -> ModelGraph:
             other = trace(another)
         except ModelError:  # made for one batch size, or not for such values
             continue
+        unlike = graph.passed ^ other.passed  # such as a copy that one batch size needs and another does not
+        if unlike:
+            graph, other = trace(example, unlike), trace(another, unlike)
         try:
             return with_varying_sizes(graph, other)
         except ModelError:  # the first run may have filled a cache of the model's own

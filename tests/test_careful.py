@@ -111,3 +111,23 @@ def test_a_module_with_the_users_hooks_is_no_block_of_its_own() -> None:
     for subnet in (supernet.space.minimum, supernet.space.maximum):
         with supernet.activate(subnet), torch.no_grad():
             assert_close([extract(supernet, subnet)(x)], [model(x)])
+
+
+class Copies(nn.Module):
+    """A batch of one lies in memory as it is needed, and any other must be copied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = conv_bn(3, 16), Head(16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.stem(x).transpose(0, 1).contiguous().transpose(0, 1))
+
+
+def test_an_operation_that_only_some_batches_need_is_kept() -> None:
+    model = Copies().eval()
+    supernet = Supernet(model, torch.randn(1, 3, 8, 8))
+    assert "contiguous" in {op.kind for op in supernet.graph.ops}
+    x = torch.randn(3, 3, 8, 8)
+    with supernet.activate(supernet.space.minimum), torch.no_grad():
+        assert_close([extract(supernet, supernet.space.minimum)(x)], [model(x)])

@@ -178,6 +178,7 @@ class ModelGraph:
     :param calls: Module calls, in the order in which they began.
     :param counts: How often each function ran in each module, by :attr:`Op.site` without the number; more often than
         there are operations where a function returned just what it got.
+    :param passed: Sites of operations that were left out since they returned just what they got.
     :param adapted: Whether a function of PyTorch ran as its stand-in, which subnets need; see
         :mod:`bootstrapnas_ext.functions`.
     """
@@ -187,6 +188,7 @@ class ModelGraph:
     outputs: tuple[int, ...]
     calls: tuple[ModuleCall, ...]
     counts: Mapping[str, int] = field(default_factory=dict)
+    passed: frozenset[str] = frozenset()
     adapted: bool = False
 
     @property
