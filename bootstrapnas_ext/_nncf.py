@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping
 from functools import wraps
 from types import MethodType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import nncf
 import torch
@@ -90,6 +90,7 @@ class _Tracer(GraphBuilderMode):
         self.calls: list[ModuleCall | None] = []
         self._index: dict[tuple[int, int], int] = {}
         self._unknown: list[tuple[torch.Tensor, int]] = []
+        self._constants: dict[int | None, list[tuple[_Span, int]]] = {}
         self._pending: dict[int, tuple[OpMeta, tuple[Any, ...], dict[str, Any], list[int]]] = {}
         self.sites = _Sites(model)
         self._site_of: dict[str, str] = {}
@@ -120,7 +121,12 @@ class _Tracer(GraphBuilderMode):
         if info.name_in_model is not None:
             key = (id(tensor), -1)
             if key not in self._index:
-                self._index[key] = self._add_value(tensor, str(info.tensor_source), info.name_in_model)
+                with self.disable():
+                    span = _span(tensor)
+                neighbours = self._constants.setdefault(span.memory, [])
+                alias = next((index for other, index in neighbours if _overlap(span, other)), None)
+                self._index[key] = self._add_value(tensor, str(info.tensor_source), info.name_in_model, alias)
+                neighbours.append((span, self._index[key]))
             return self._index[key]
         assert info.source_node_id is not None
         return self._index[info.source_node_id, info.output_port_id]
@@ -241,12 +247,39 @@ class _Tracer(GraphBuilderMode):
                     yield self.value_of(leaf)
 
 
+class _Span(NamedTuple):
+    """The bytes of a memory between the first and the last item of a tensor; none if it has no such memory."""
+
+    memory: int | None
+    start: int
+    end: int
+
+
+def _span(tensor: torch.Tensor) -> _Span:
+    memory = _memory(tensor)
+    if memory is None or not tensor.numel():
+        return _Span(None, 0, 0)
+    last = sum((size - 1) * int(step) for size, step in zip(tensor.shape, tensor.stride(), strict=True))
+    start, size = int(tensor.storage_offset()), tensor.element_size()
+    return _Span(memory, start * size, (start + last + 1) * size)
+
+
+def _overlap(one: _Span, two: _Span) -> bool:
+    return one.start < two.end and two.start < one.end
+
+
 def _memory(tensor: torch.Tensor) -> int | None:
     """Returns what tensors have in common that share memory; ``None`` for one that has no memory of the usual kind."""
     return tensor.untyped_storage().data_ptr() if tensor.layout is torch.strided else None
 
 
 def _function_name(function: Callable[..., Any]) -> str:
+    """Returns the name by which rules know a function; that of a library's own operation tells the library, too."""
+    if isinstance(function, torch._ops.OpOverload):
+        function = function.overloadpacket
+    if isinstance(function, torch._ops.OpOverloadPacket):
+        library, _, name = function._qualified_op_name.partition("::")
+        return name if library == "aten" else f"{library}::{name}"
     if function.__name__ == "__get__":  # reading an attribute such as .T
         return str(function.__self__.__name__)  # type: ignore[attr-defined]
     return function.__name__

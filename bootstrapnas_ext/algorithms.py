@@ -117,6 +117,7 @@ class EpochBasedTrainingAlgorithm:
             evaluate=evaluate,
             bf16=bf16,
         )
+        extract(supernet, supernet.space.minimum)  # what cannot be extracted is told before hours of training
         checkpoints = folder / CHECKPOINTS
         last = checkpoints / LAST
         result = trainer.run(

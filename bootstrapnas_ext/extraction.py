@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any
@@ -16,10 +17,12 @@ from torch.utils import _pytree as pytree
 from bootstrapnas_ext import _nncf
 from bootstrapnas_ext._nncf import HookMode
 from bootstrapnas_ext.errors import ExportError, first_line
-from bootstrapnas_ext.execution import Place, Skip, check_counts, shadowed
+from bootstrapnas_ext.execution import check_counts, shadowed
 from bootstrapnas_ext.graph import ModelGraph
 from bootstrapnas_ext.inputs import ExampleInput
 from bootstrapnas_ext.modes import evaluation_mode
+from bootstrapnas_ext.ports import Place
+from bootstrapnas_ext.skipping import Skip, pass_through
 from bootstrapnas_ext.supernet import Supernet
 
 
@@ -46,8 +49,8 @@ def extract(
         skip = Skip(supernet.graph, supernet.executor.skipped(supernet.active))
         hooks = _needed_code_hooks(supernet)
         adapted = supernet.graph.adapted and supernet.active != supernet.space.maximum
-        if not hooks and not skip.replace and not adapted:
-            stand_ins = _stand_ins(supernet)
+        if not hooks and not skip.needs_mode and not adapted:
+            stand_ins = _stand_ins(supernet, skip)
             small = _small_copy(supernet, stand_ins)
             if not stand_ins or _agrees(supernet, small):
                 if prepare is not None:
@@ -59,11 +62,15 @@ def extract(
         return _exported(patched, supernet.example, fixed=not supernet.graph.takes_any_batch)
 
 
-class _PassThrough(nn.Module):
-    """Stands for a block that is left out and was called with more than its input."""
+class _StandIn(nn.Module):
+    """Stands for a module that is left out."""
 
-    def forward(self, value: Any, *_: Any, **__: Any) -> Any:
-        return value
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
 
 
 class _Patched(nn.Module):
@@ -101,16 +108,17 @@ def _needed_code_hooks(supernet: Supernet) -> dict[tuple[str, int], Callable[[An
     }
 
 
-def _stand_ins(supernet: Supernet) -> dict[int, nn.Module]:
+def _stand_ins(supernet: Supernet, skip: Skip) -> dict[int, nn.Module]:
     """Returns by ``id`` of a module that is left out what stands in its place."""
     model = supernet.model
+    calls = {call.module: call for call in supernet.graph.single_calls}
     stand_ins: dict[int, nn.Module] = {}
-    for block in supernet.executor.skipped(supernet.active):
-        for call in block.calls:
-            module = model.get_submodule(call.module)
-            stand_in = nn.Identity() if call.arguments == 1 else _PassThrough()
-            vars(stand_in).update(_settings(module))
-            stand_ins[id(module)] = stand_in.train(model.training)
+    for place, function in skip.forwards.items():
+        module = model.get_submodule(place.module)
+        is_identity = function is pass_through and calls[place.module].arguments == 1
+        stand_in = nn.Identity() if is_identity else _StandIn(function)
+        vars(stand_in).update(_settings(module))
+        stand_ins[id(module)] = stand_in.train(model.training)
     return stand_ins
 
 
@@ -132,6 +140,7 @@ def _agrees(supernet: Supernet, small: nn.Module) -> bool:
 def _small_copy(supernet: Supernet, stand_ins: Mapping[int, nn.Module]) -> nn.Module:
     """Copies the model, with the active subnet's values in the place of the attributes that it changes."""
     model = supernet.model
+    supernet.forget()
     replaced: dict[int, Any] = {**stand_ins}
     plain: dict[Place, Any] = {}
     with torch.no_grad():
@@ -168,7 +177,9 @@ def _exported(patched: _Patched, example: ExampleInput, fixed: bool) -> nn.Modul
     example = example if fixed else example.with_batch(2)
     named = inspect.signature(patched.forward).bind(*shapes.args, **shapes.kwargs).arguments
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            # What the model's code keeps from its calls, the graph computes each time.
+            warnings.filterwarnings("ignore", ".*assigned during export", UserWarning)
             program = torch.export.export(patched.eval(), example.args, example.kwargs, dynamic_shapes=named)
     except Exception as error:
         msg = (

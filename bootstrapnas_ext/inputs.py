@@ -124,16 +124,24 @@ def refuse_hidden_tensors(tree: Any, what: str) -> None:
     :raises ModelError: If there is one.
     """
     for leaf in pytree.tree_leaves(tree):
-        held = pytree.tree_leaves(list(getattr(leaf, "__dict__", {}).values()))
-        if not isinstance(leaf, Tensor) and any(isinstance(item, Tensor) for item in held):
+        if not isinstance(leaf, Tensor) and _holds_tensor(leaf, depth=3):
             name = type(leaf).__name__
             register = "torch.export.register_dataclass" if is_dataclass(leaf) else "pytree.register_pytree_node"
             msg = (
                 f"{what} holds an object of type {name!r}, in which tensors cannot be found; register it by `{register}"
-                f"({name}{'' if is_dataclass(leaf) else ', ...'})`, or wrap the model in a module that takes and "
-                "returns tensors, tuples, lists and dictionaries."
+                f"({name}{'' if is_dataclass(leaf) else ', ...'})`, let the model do without (as `use_cache=False` "
+                "does in those of Hugging Face), or wrap it in a module that takes and returns tensors, tuples, lists "
+                "and dictionaries."
             )
             raise ModelError(msg)
+
+
+def _holds_tensor(item: Any, depth: int) -> bool:
+    """Whether an object has a tensor in its attributes, or in those of objects there, and so on."""
+    if isinstance(item, Tensor) or not depth:
+        return isinstance(item, Tensor)
+    held = pytree.tree_leaves(list(getattr(item, "__dict__", {}).values()))
+    return any(_holds_tensor(one, depth - 1) for one in held)
 
 
 def as_input(inputs: Any) -> ExampleInput:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from itertools import chain
@@ -15,16 +15,20 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from bootstrapnas_ext import _nncf
+from bootstrapnas_ext.caches import Caches
 from bootstrapnas_ext.config import ElasticityConfig
 from bootstrapnas_ext.cost import MACS_RULES, Cost, Shape
-from bootstrapnas_ext.elasticity import ELASTICITIES, ActiveSubnet, Elasticity
+from bootstrapnas_ext.elasticity import ELASTICITIES, ActiveSubnet, Elasticity, Refused
 from bootstrapnas_ext.errors import CheckpointError, ModelError, SubnetError
-from bootstrapnas_ext.execution import Arrival, Executor, collect_ports
+from bootstrapnas_ext.execution import Executor
 from bootstrapnas_ext.graph import ModelGraph, propagate
 from bootstrapnas_ext.graph.ir import ATTRIBUTE
 from bootstrapnas_ext.graph.variation import with_varying_sizes
 from bootstrapnas_ext.inputs import ExampleInput, as_input
 from bootstrapnas_ext.model_checks import check_model
+from bootstrapnas_ext.modes import evaluation_mode
+from bootstrapnas_ext.ports import Probe, collect_ports
+from bootstrapnas_ext.refusals import refused_choices
 from bootstrapnas_ext.self_check import check_maximum, check_shapes, equal, shape_check, subnet_must_run
 from bootstrapnas_ext.space import SearchSpace, Subnet
 from bootstrapnas_ext.summary import supernet_table
@@ -44,6 +48,7 @@ class Supernet:
             small = model(x)
         print(supernet.cost(supernet.space.minimum).macs)
 
+    :ivar refused: Names of choices that are none because the model's own code fails with less, to what it says.
     :param model: A model on any device, in any mode.
     :param example: What to call it with: an :class:`ExampleInput`, a tensor, a tuple or list of positional arguments,
         or a dictionary of keyword arguments.
@@ -58,25 +63,14 @@ class Supernet:
         example = as_input(example)
         self.model = model
         self.example = example
-        graph = _traced(model, example)
-        self._propagation = propagate(graph)
+        self._caches = Caches(model)
+        self._propagation = propagate(_traced(model, example, self._caches))
         self._cell = ActiveSubnet(Subnet({}))
-        self.elasticities: tuple[Elasticity, ...] = tuple(
-            ELASTICITIES.get(name)(self._propagation, self._cell, config) for name in config.available_elasticity_dims
-        )
-        self.space = SearchSpace(tuple(choice for part in self.elasticities for choice in part.choices))
-        if self.space.size == 1:
-            raise ModelError(_nothing_elastic(model, self.static_layers()))
-        self._maximum = self.space.maximum
-        self._cell.subnet = self._maximum
-        hooks = [hook for part in self.elasticities for hook in part.hooks]
-        ports = collect_ports(model, graph, hooks)
-        for hook in hooks:
-            hook.module.to(self.device)
-        self.executor = Executor(model, graph, self.elasticities, ports)
         _nncf.wrap(model, self._run)
         try:
-            self._settle()
+            self.refused: dict[str, str] = {}
+            while found := self._assemble(config):
+                self.refused |= found
             for port in self.executor.ports:
                 for module in port.hooks if port.number != ATTRIBUTE else ():
                     _nncf.add_pre_hook(model, port.op.name, port.number, module)
@@ -265,10 +259,40 @@ class Supernet:
             msg = f"The state is damaged: {error}"
             raise CheckpointError(msg) from error
 
+    def forget(self) -> None:
+        """Makes the model forget tensors that its code has kept from its calls, since they are one subnet's."""
+        self._caches.reset()
+
     def _run(self, forward: Any, *args: Any, **kwargs: Any) -> Any:
+        self.forget()
         if self.active == self._maximum:
             return forward(*args, **kwargs)
         return self.executor.run(forward, self.active, ExampleInput(args, kwargs))
+
+    def _assemble(self, config: ElasticityConfig) -> Refused:
+        """Makes choices and hooks, and tries subnets; returns which choices have to go for them to run, and why."""
+        self.elasticities: tuple[Elasticity, ...] = tuple(
+            ELASTICITIES.get(name)(self._propagation, self._cell, config, self.refused)
+            for name in config.available_elasticity_dims
+        )
+        self.space = SearchSpace(tuple(choice for part in self.elasticities for choice in part.choices))
+        for name in self.refused.keys() & self.space.maximum:
+            msg = (
+                f"An elastic dimension makes the choice {name!r}, but {self.refused[name]}. Let its builder leave out "
+                "what is refused, or leave the dimension out of `available_elasticity_dims`."
+            )
+            raise ModelError(msg)
+        if self.space.size == 1:
+            raise ModelError(_nothing_elastic(self.model, self.static_layers()))
+        self._maximum = self.space.maximum
+        self._cell.subnet = self._maximum
+        hooks = [hook for part in self.elasticities for hook in part.hooks]
+        for hook in hooks:
+            hook.module.to(self.device)
+        ports = collect_ports(self.model, self.graph, hooks)
+        self.executor = Executor(self.model, self.graph, self.elasticities, ports)
+        with evaluation_mode(self.model), torch.no_grad():
+            return self._settle()
 
     def _without_skips(self) -> list[dict[str, int]]:
         """Returns subnets that run all blocks: the smallest, and some whose sizes have little to do with another."""
@@ -292,41 +316,63 @@ class Supernet:
                 self.executor = careful
                 return
 
-    def _settle(self) -> None:
-        """Finds out where hooked arguments come from, and checks the maximum's outputs and other subnets' shapes."""
+    def _settle(self) -> Refused:
+        """
+        Finds out where hooked arguments come from, and checks the maximum's outputs and other subnets' shapes.
+
+        Returns choices without which all subnets that were tried run, and why.
+        """
         own_forward = _nncf.original_forward(self.model)
 
         @wraps(own_forward)
         def forward(*args: Any, **kwargs: Any) -> Any:
             fresh = ExampleInput(args, kwargs).map(torch.clone)  # the model may change its input in place
+            self.forget()
             return own_forward(*fresh.args, **fresh.kwargs)
 
-        training = {module: module.training for module in self.model.modules()}
-        self.model.eval()
+        def probe(subnet: Mapping[str, int]) -> Probe:
+            with self.activate(subnet):
+                check = shape_check(self.graph, self.active, self.shape)
+                return self.executor.probe(forward, self.example, check)
+
+        def run(subnet: Mapping[str, int]) -> None:
+            with self.activate(subnet):
+                check_shapes(self.executor, forward, self.example, self.active, self.shape)
+
+        whole = self._without_skips()
         try:
-            with torch.no_grad():
-                probes: list[Mapping[tuple[str, int], Arrival]] = []
-                for subnet in self._without_skips():
-                    with self.activate(subnet), subnet_must_run():
-                        check = shape_check(self.graph, self.active, self.shape)
-                        probes.append(self.executor.probe(forward, self.example, check))
-                self.executor = self.executor.settled(probes)
-                self._be_careful(forward)
-                check_maximum(self.executor, forward, self.example, self._maximum)
-                for checked in (self._without_skips()[0], self.space.minimum):
-                    with self.activate(checked):
-                        check_shapes(self.executor, forward, self.example, self.active, self.shape)
-        finally:
-            for module, mode in training.items():
-                module.training = mode
+            probes = [probe(subnet) for subnet in whole]
+        except Exception:  # whatever the model's own code raises
+            return self._refused(self._maximum, whole, probe)
+        self.executor = self.executor.settled(probes)
+        self._be_careful(forward)
+        check_maximum(self.executor, forward, self.example, self._maximum)
+        for runs, subnet in ((self._maximum, whole[0]), (whole[0], self.space.minimum)):
+            try:
+                run(subnet)
+            except Exception:
+                return self._refused(runs, [subnet], run)
+        return {}
+
+    def _refused(
+        self, runs: Mapping[str, int], subnets: Iterable[Mapping[str, int]], attempt: Callable[[Subnet], object]
+    ) -> Refused:
+        refused: dict[str, str] = {}
+        with subnet_must_run():
+            for subnet in subnets:
+                refused |= refused_choices(runs, {**subnet, **{name: runs[name] for name in refused}}, attempt)
+        return refused
 
 
-def _traced(model: nn.Module, example: ExampleInput) -> ModelGraph:
-    """Traces the model, and once more with another input to see what depends on it."""
+def _traced(model: nn.Module, example: ExampleInput, caches: Caches) -> ModelGraph:
+    """Traces the model, and once more with another input to see what depends on it; finds its caches, too."""
 
     def trace(inputs: ExampleInput, keep: Container[str] = ()) -> ModelGraph:
         fresh = inputs.map(torch.clone)  # the model may change its input in place
-        return _nncf.trace(model, fresh.args, fresh.kwargs, keep)
+        graph = _nncf.trace(model, fresh.args, fresh.kwargs, keep)
+        caches.find()
+        caches.reset()
+        return graph
 
     graph = trace(example)
     size = example.batch_size
@@ -338,10 +384,7 @@ def _traced(model: nn.Module, example: ExampleInput) -> ModelGraph:
         unlike = graph.passed ^ other.passed  # such as a copy that one batch size needs and another does not
         if unlike:
             graph, other = trace(example, unlike), trace(another, unlike)
-        try:
-            return with_varying_sizes(graph, other)
-        except ModelError:  # the first run may have filled a cache of the model's own
-            return with_varying_sizes(trace(example), other)
+        return with_varying_sizes(graph, other)
     return graph
 
 

@@ -187,7 +187,7 @@ class MoreInTraining(nn.Module):
         x = self.stem(x)
         if self.training:
             x = x + 5.0
-        return (x + self.branch(x)).mean((2, 3))
+        return (x + 0.5 * self.branch(x)).mean((2, 3))
 
 
 def test_code_that_runs_other_operations_in_training_is_refused() -> None:

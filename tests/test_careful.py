@@ -131,3 +131,31 @@ def test_an_operation_that_only_some_batches_need_is_kept() -> None:
     x = torch.randn(3, 3, 8, 8)
     with supernet.activate(supernet.space.minimum), torch.no_grad():
         assert_close([extract(supernet, supernet.space.minimum)(x)], [model(x)])
+
+
+class Residual(nn.Module):
+    """A block around a convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(16, 16, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + F.relu(self.conv(x))
+
+
+@pytest.mark.parametrize("hooked", ["block", "conv"])
+@pytest.mark.parametrize("before", [True, False])
+def test_hooks_of_the_users_own_run_around_what_is_left_out(hooked: str, before: bool) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 16, 1), Residual(), Residual(), Head(16)).eval()
+    module = model[1] if hooked == "block" else model[1].conv
+    if before:
+        module.register_forward_pre_hook(lambda _, args: (args[0] * 2,))
+    else:
+        module.register_forward_hook(lambda _, args, output: output * 2)
+    supernet = Supernet(model, torch.randn(2, 3, 8, 8))
+    x = torch.randn(3, 3, 8, 8)
+    assert any(name.startswith("depth:") for name in supernet.space.minimum)
+    with torch.no_grad(), supernet.activate(supernet.space.minimum):
+        assert_close([extract(supernet, supernet.active)(x)], [model(x)])

@@ -83,7 +83,8 @@ def test_nothing_of_the_supernet_is_left(name: str) -> None:
     own = [*small.parameters(), *small.buffers()]
     assert shared.isdisjoint(tensor.untyped_storage().data_ptr() for tensor in own)
     assert not any("nncf" in key for key in small.state_dict())
-    assert not any("bootstrapnas" in type(module).__module__ for module in small.modules())
+    ours = {type(module).__name__ for module in small.modules() if "bootstrapnas" in type(module).__module__}
+    assert ours <= {"_StandIn"}  # for modules that are left out, of more than one argument or before an addition
     with torch.no_grad():
         for tensor in small.parameters():
             tensor.zero_()

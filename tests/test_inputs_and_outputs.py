@@ -117,6 +117,17 @@ def test_objects_that_hide_tensors_are_refused(wrap: Callable[[Tensor], Any], me
         Supernet(Net(lambda net, x: net.classify(next(iter(vars(x).values())))), (wrap(torch.randn(2, 8)),))
 
 
+def test_tensors_deep_in_objects_are_found_too() -> None:
+    class Cache:
+        """Holds layers, each of which holds a tensor, as caches of language models do."""
+
+        def __init__(self, tensor: Tensor) -> None:
+            self.layers = [Holder(tensor)]
+
+    with pytest.raises(ModelError, match=r"What the model returns holds an object of type 'Cache'.*use_cache=False"):
+        Supernet(Net(lambda net, x: (net.classify(x), Cache(net.hidden(x)))), torch.randn(2, 8))
+
+
 def test_a_registered_dataclass_is_an_input_and_an_output(tmp_path: Path) -> None:
     model = Net(lambda net, x: Known(net.classify(x.logits)))
     ports = exported(model, (Known(torch.randn(2, 8)),), tmp_path).graph

@@ -286,3 +286,33 @@ def test_another_nncf_is_refused_with_the_command_to_run(version: str, monkeypat
     assert spec.loader is not None
     with pytest.raises(ImportError, match=rf"NNCF 3\.x is needed, but {version} is installed; run: pip install"):
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+
+def test_operations_of_libraries_are_no_others_of_the_same_name() -> None:
+    class Calls(nn.Module):
+        """Calls two operations by their place in the table of all operations."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.ops.aten.relu.default(torch.ops.prims.sin(torch.ops.aten.add(x, 1)))
+
+    graph = door.trace(Calls(), (torch.randn(2),), {})
+    assert [op.kind for op in graph.ops] == ["add", "prims::sin", "relu"]
+
+
+def test_parameters_in_the_same_memory_know_each_other() -> None:
+    class Shares(nn.Module):
+        """Of one memory, two parameters have overlapping parts, and one has a part of its own."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            memory = torch.zeros(30)
+            self.a, self.b = nn.Parameter(memory[:10]), nn.Parameter(memory[10:20].view(5, 2))
+            self.c, self.d = nn.Parameter(memory[18:]), nn.Parameter(torch.zeros(10))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.a.sum() + self.b.sum() + self.c.sum() + self.d.sum()
+
+    graph = door.trace(Shares(), (torch.randn(2),), {})
+    alias = {value.name: value.alias for value in graph.values if value.source == "parameter"}
+    (b,) = (value.index for value in graph.values if value.name == "b")
+    assert alias == {"a": None, "b": None, "c": b, "d": None}

@@ -19,6 +19,7 @@ MODELS = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) 
 def test_every_form_of_a_subnet_computes_the_same(name: str, tmp_path: Path) -> None:
     model, example = build(name)
     supernet = Supernet(model, example)
+    assert not supernet.refused
 
     def recalibrate(module: nn.Module) -> None:
         randomize_norms(module, seed=2)  # statistics of its own, which the files must have and not the super-network's

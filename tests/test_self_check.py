@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bootstrapnas_ext.config import ElasticityConfig
 from bootstrapnas_ext.config.rules import DIMENSIONS
-from bootstrapnas_ext.elasticity import ELASTICITIES, ActiveSubnet, Elasticity, Hook, PortHook
+from bootstrapnas_ext.elasticity import ELASTICITIES, ActiveSubnet, Elasticity, Hook, PortHook, Refused
 from bootstrapnas_ext.errors import ModelError
 from bootstrapnas_ext.graph import AXIS_RULES, Layout, Op, Propagation
 from bootstrapnas_ext.inputs import ExampleInput
@@ -37,7 +37,7 @@ def scaled() -> Iterator[Callable[[Change], ElasticityConfig]]:
     """A registered elastic dimension that changes the first weight of a model."""
 
     @ELASTICITIES.register("scale")
-    def build_scale(propagation: Propagation, cell: ActiveSubnet, _: ElasticityConfig) -> Elasticity:
+    def build_scale(propagation: Propagation, cell: ActiveSubnet, _: ElasticityConfig, __: Refused) -> Elasticity:
         layer = propagation.layers[0]
         (port,) = (port for port, value in layer.op.tensor_ports if value == layer.weight)
         return Elasticity(
@@ -73,10 +73,12 @@ def test_a_hook_that_changes_the_maximum_is_found_with_the_first_operation(
     assert type(model.forward).__name__ == "method"
 
 
-def test_a_shape_that_no_rule_predicts_is_found(scaled: Callable[[Change], ElasticityConfig]) -> None:
+def test_a_builder_must_leave_out_what_is_refused(scaled: Callable[[Change], ElasticityConfig]) -> None:
     model, example = build("chain")
     wrong = scaled(lambda weight, value: weight if value == 2 else weight[:8])
-    with pytest.raises(ModelError, match="A subnet of the model does not run as predicted"):
+    with pytest.raises(
+        ModelError, match="makes the choice 'scale:weight', but the model does not run with less of it: Given weight"
+    ):
         Supernet(model, example, wrong)
 
 

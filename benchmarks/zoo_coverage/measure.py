@@ -204,6 +204,7 @@ def shape_of(supernet: Supernet) -> Row:
         "min_weights": smallest.weights,
         "weights_ratio": round(largest.weights / max(smallest.weights, 1), 2),
         "static": supernet.static_layers(),
+        "refused": supernet.refused,
     }
 
 

@@ -47,6 +47,7 @@ COLUMNS: dict[str, Callable[[Row], str]] = {
     "kernels": lambda row: str(row["kernels"]),
     "blocks": lambda row: str(row["blocks"]),
     "static": lambda row: str(sum(map(len, row["static"].values()))),
+    "refused": lambda row: str(len(row["refused"])),
     "GMACs": lambda row: f"{row['macs'] / 1e9:.3g}",
     "M weights": lambda row: f"{row['weights'] / 1e6:.3g}",
     "MACs ratio": lambda row: f"{row['macs_ratio']:.1f}",

@@ -9,9 +9,10 @@ from bootstrapnas_ext.elasticity.base import (
     Elasticity,
     Hook,
     PortHook,
+    Refused,
     StaticLayer,
 )
 
-__all__ = ["ELASTICITIES", "ActiveSubnet", "Elasticity", "Hook", "PortHook", "StaticLayer"]
+__all__ = ["ELASTICITIES", "ActiveSubnet", "Elasticity", "Hook", "PortHook", "Refused", "StaticLayer"]
 
 del _depth, _kernel, _width

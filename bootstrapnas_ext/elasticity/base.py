@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from bootstrapnas_ext.config import ElasticityConfig
 from bootstrapnas_ext.config.rules import DIMENSIONS
 from bootstrapnas_ext.graph import ModelGraph, Propagation
 from bootstrapnas_ext.graph.blocks import Block
+from bootstrapnas_ext.graph.propagate import Path
 from bootstrapnas_ext.registry import Registry
 from bootstrapnas_ext.space import Choice, Subnet
 
@@ -49,6 +50,24 @@ class PortHook(nn.Module):
         :param value: The argument of the maximum subnet.
         """
         raise NotImplementedError
+
+    def wrong_parts(self, value: Any, traced: Any) -> frozenset[Path]:
+        """
+        Returns where an argument is not yet what the active subnet needs, as in :attr:`PortValue.path`.
+
+        :param value: The argument as it arrived, perhaps computed from what other hooks have changed.
+        :param traced: The argument in the trace.
+        """
+        return frozenset({()})
+
+    def limited_to(self, parts: Container[Path]) -> PortHook:
+        """
+        Returns a hook that changes only some parts of its argument; what the model's code gets right by itself is left
+        to it, since it may depend on the input.
+
+        :param parts: What :meth:`wrong_parts` returned for any subnet.
+        """
+        return self
 
     def write_back(self, whole: Tensor, part: Tensor) -> None:
         """
@@ -126,10 +145,12 @@ class Elasticity:
         return [block for name, blocks in self.blocks.items() for block in blocks[subnet[name] :]]
 
 
-Builder = Callable[[Propagation, ActiveSubnet, ElasticityConfig], Elasticity]
+Refused = Mapping[str, str]
+"""Name of a choice to why a trial has shown that it must not be one: with less, the model does not run."""
+Builder = Callable[[Propagation, ActiveSubnet, ElasticityConfig, Refused], Elasticity]
 ELASTICITIES: Registry[Builder] = Registry("elastic dimension", DIMENSIONS)
-"""Dimension name to a function that finds what is elastic. A new elasticity is one file with one registration; configs
-may name it from then on."""
+"""Dimension name to a function that finds what is elastic, but for what is refused. A new elasticity is one file with
+one registration; configs may name it from then on."""
 
 
 def layer_name(graph: ModelGraph, op: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 
 from bootstrapnas_ext.config import DepthConfig, ElasticityConfig
-from bootstrapnas_ext.elasticity.base import ELASTICITIES, ActiveSubnet, Elasticity, StaticLayer
+from bootstrapnas_ext.elasticity.base import ELASTICITIES, ActiveSubnet, Elasticity, Refused, StaticLayer
 from bootstrapnas_ext.elasticity.scopes import Exclusion
 from bootstrapnas_ext.errors import ModelError
 from bootstrapnas_ext.graph import ModelGraph, Propagation
@@ -18,13 +18,16 @@ from bootstrapnas_ext.space import Choice
 
 
 @ELASTICITIES.register("depth")
-def elastic_depth(propagation: Propagation, cell: ActiveSubnet, config: ElasticityConfig) -> Elasticity:
+def elastic_depth(
+    propagation: Propagation, cell: ActiveSubnet, config: ElasticityConfig, refused: Refused
+) -> Elasticity:
     """
     Makes a choice of each chain of blocks, or of each block.
 
     :param propagation: Layouts of the model.
     :param cell: Not needed: depth changes which operations run, not their arguments.
     :param config: Its ``depth`` and its scopes are used.
+    :param refused: Choices not to make, with the reasons.
     """
     graph = propagation.graph
     exclusion = Exclusion(graph, config, "depth")
@@ -41,7 +44,13 @@ def elastic_depth(propagation: Propagation, cell: ActiveSubnet, config: Elastici
             msg = f"A block in `skipped_blocks` must be allowed by the scopes, but {name!r} is {reason}; remove one."
             raise ModelError(msg)
     chains = _chains(blocks, config.depth)
-    named = {f"depth:{_block_name(graph, chain[0])}": chain for chain in chains}
+    named: dict[str, Chain] = {}
+    for chain in chains:
+        name = f"depth:{_block_name(graph, chain[0])}"
+        if name in refused:
+            static += [StaticLayer(_block_name(graph, block), refused[name]) for block in chain]
+        else:
+            named[name] = chain
     choices = tuple(Choice(name, tuple(range(len(chain), -1, -1)), "depth") for name, chain in named.items())
     return Elasticity("depth", choices, blocks=named, static=tuple(static))
 

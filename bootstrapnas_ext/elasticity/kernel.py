@@ -21,6 +21,7 @@ from bootstrapnas_ext.elasticity.base import (
     Elasticity,
     Hook,
     PortHook,
+    Refused,
     Shape,
     StaticLayer,
     layer_name,
@@ -32,17 +33,21 @@ from bootstrapnas_ext.space import Choice, Subnet
 
 
 @ELASTICITIES.register("kernel")
-def elastic_kernel(propagation: Propagation, cell: ActiveSubnet, config: ElasticityConfig) -> Elasticity:
+def elastic_kernel(
+    propagation: Propagation, cell: ActiveSubnet, config: ElasticityConfig, refused: Refused
+) -> Elasticity:
     """
     Makes a choice of each convolution weight whose kernel can be smaller.
 
     :param propagation: Layouts of the model.
     :param cell: Where hooks read the active subnet.
     :param config: Its ``kernel`` and its scopes are used.
+    :param refused: Choices not to make, with the reasons.
     """
     by_weight: dict[int, list[Layer]] = {}
     for layer in propagation.layers:
-        if math.prod(propagation.shape(layer.weight)[2:]) > 1:  # a pointwise convolution has nothing to crop
+        # A pointwise convolution has a kernel, but nothing to crop.
+        if layer.dilation is not None and math.prod(propagation.shape(layer.weight)[2:]) > 1:
             by_weight.setdefault(layer.weight, []).append(layer)
     exclusion = Exclusion(propagation.graph, config, "kernel")
     croppable = {layer.op.name for layers in by_weight.values() for layer in layers}
@@ -58,7 +63,7 @@ def elastic_kernel(propagation: Propagation, cell: ActiveSubnet, config: Elastic
         if not propagation.graph.values[weight].is_constant:
             static.append(StaticLayer(name, "its weight is computed from others"))
             continue
-        excluded = exclusion.reason(ops)
+        excluded = refused.get(f"kernel:{name}") or exclusion.reason(ops)
         if excluded is not None:
             static.append(StaticLayer(name, excluded))
             continue
@@ -151,6 +156,7 @@ def _padding(layer: Layer, kernel: Sequence[int], smaller: Sequence[int]) -> Any
     if padding == "same":
         return padding
     amounts = _spread(0 if padding == "valid" else padding, len(kernel))
+    assert layer.dilation is not None
     dilation = _spread(layer.dilation, len(kernel))
     less = [
         amount - step * (full - small) // 2

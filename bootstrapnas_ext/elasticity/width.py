@@ -7,7 +7,7 @@ the number of groups or the sizes of a reshape are replaced.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
@@ -22,6 +22,7 @@ from bootstrapnas_ext.elasticity.base import (
     Elasticity,
     Hook,
     PortHook,
+    Refused,
     Shape,
     StaticLayer,
     layer_name,
@@ -195,6 +196,22 @@ class LengthHook(PortHook):
             value = _with_length(value, path, length, self.cell.subnet)
         return value
 
+    def wrong_parts(self, value: Any, traced: Any) -> frozenset[Path]:
+        subnet = self.cell.subnet
+        return frozenset(
+            path for path, length in self.lengths.items() if _at(value, path) != length.of(_at(traced, path), subnet)
+        )
+
+    def limited_to(self, parts: Container[Path]) -> LengthHook:
+        return LengthHook(self.cell, {path: length for path, length in self.lengths.items() if path in parts})
+
+
+def _at(value: Any, path: Path) -> Any:
+    """Returns a part of an argument."""
+    for step in path:
+        value = getattr(value, str(step)) if isinstance(value, slice) else value[step]
+    return value
+
 
 def _with_length(value: Any, path: Path, length: Length, subnet: Subnet) -> Any:
     """Returns an argument with one integer replaced; every container on the way to it is made anew."""
@@ -211,15 +228,18 @@ def _with_length(value: Any, path: Path, length: Length, subnet: Subnet) -> Any:
 
 
 @ELASTICITIES.register("width")
-def elastic_width(propagation: Propagation, cell: ActiveSubnet, config: ElasticityConfig) -> Elasticity:
+def elastic_width(
+    propagation: Propagation, cell: ActiveSubnet, config: ElasticityConfig, refused: Refused
+) -> Elasticity:
     """
     Makes a choice of each group of channels that has more than one possible width.
 
     :param propagation: Layouts of the model.
     :param cell: Where hooks read the active subnet.
     :param config: Its ``width`` and its scopes are used.
+    :param refused: Choices not to make, with the reasons.
     """
-    widths = _Widths(propagation, config)
+    widths = _Widths(propagation, config, refused)
     hooks = [*_slice_hooks(widths, cell), *_length_hooks(widths, cell)]
     external = _external_scores(widths, config.width.external_importance_path)
 
@@ -248,7 +268,7 @@ def elastic_width(propagation: Propagation, cell: ActiveSubnet, config: Elastici
 class _Widths:
     """Choices of width and the axes that follow them."""
 
-    def __init__(self, propagation: Propagation, config: ElasticityConfig) -> None:
+    def __init__(self, propagation: Propagation, config: ElasticityConfig, refused: Refused) -> None:
         self.propagation = propagation
         self.choices: dict[int, Choice] = {}
         self._static: dict[int, str] = {}
@@ -274,8 +294,11 @@ class _Widths:
                     self._static[group] = reason
                     continue
                 names[owner] = names.get(owner, 0) + 1
-                suffix = f"#{names[owner]}" if names[owner] > 1 else ""
-                self.choices[group] = Choice(f"width:{owner}{suffix}", values, "width")
+                name = f"width:{owner}" + (f"#{names[owner]}" if names[owner] > 1 else "")
+                if name in refused:
+                    self._static[group] = refused[name]
+                else:
+                    self.choices[group] = Choice(name, values, "width")
 
     def _owners(self) -> Iterator[tuple[str, str, Axis]]:
         """Yields name, operation and axis: those of layers, then those that other operations make."""

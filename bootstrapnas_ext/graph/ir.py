@@ -34,7 +34,8 @@ class Value:
         holds without having registered it.
     :param name: Name of the input, parameter or buffer; of the operation that made it otherwise.
     :param is_mask: Whether its items are truth values.
-    :param alias: Index of an argument of the operation that made it with which it shares memory, as a view does.
+    :param alias: Index of a tensor that it shares memory with: an argument of the operation that made it, as for a
+        view; for a parameter or buffer another one, of which it is not just another name.
     :param varying: Dimensions that have another size when the model is called with another batch size.
     """
 

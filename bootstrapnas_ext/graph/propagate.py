@@ -49,14 +49,15 @@ class Layer:
     :param weight: Index of the weight tensor.
     :param dim: The weight's dimension of output channels.
     :param axis: The output channels.
-    :param dilation: Steps between the positions of the kernel, if the weight has a kernel.
+    :param dilation: Steps between the positions of the kernel, which are the weight's dimensions after the first two;
+        ``None`` if it has no kernel.
     """
 
     op: Op
     weight: int
     dim: int
     axis: Axis
-    dilation: int | tuple[int, ...] = 1
+    dilation: int | tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,11 @@ class Propagation:
             elif value.source != "op":
                 reason = f"{value.source} {value.name!r}" if value.name else "a tensor that the model does not register"
                 self._layouts[value.index] = self.static_layout(value.shape, reason)
+        for value in graph.values:
+            if value.is_constant and value.alias is not None:
+                other = graph.values[value.alias]
+                for one, two in ((value, other), (other, value)):
+                    self.freeze(one.index, f"{one.name!r} shares its memory with {two.name!r}")
         for index, op in enumerate(graph.ops):
             self._op = index
             self._visit(op)

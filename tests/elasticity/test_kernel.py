@@ -187,3 +187,20 @@ def test_the_net_of_odd_kernels_has_a_choice_for_each() -> None:
         "kernel:dilated": (5, 3, 1),
         "kernel:same": (5, 3, 1),
     }
+
+
+def test_a_weight_of_a_product_has_no_kernel() -> None:
+    class Batched(nn.Module):
+        """Its second weight has three dimensions, as that of a convolution."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.weight = nn.Conv1d(3, 8, 3, padding=1), nn.Parameter(torch.randn(2, 8, 5))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.matmul(self.conv(x).transpose(1, 2).unsqueeze(1), self.weight)
+
+    config = ElasticityConfig(available_elasticity_dims=("kernel",))
+    supernet = Supernet(Batched().eval(), torch.randn(2, 3, 9), config)
+    assert [choice.name for choice in supernet.space.choices] == ["kernel:conv"]
+    assert supernet.static_layers() == {"kernel": {}}

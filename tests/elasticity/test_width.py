@@ -244,3 +244,13 @@ def test_no_second_width_anywhere_is_an_error() -> None:
     model, example = build("flatten")
     with pytest.raises(ModelError, match=r"width of conv\.0: the width settings leave no second width for 16 channels"):
         Supernet(model, example, only_widths(max_num_widths=1))
+
+
+def test_weights_that_share_memory_are_static() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 4, 1)
+    )
+    model[2].weight = nn.Parameter(model[1].weight.detach())  # no tied weight: two parameters
+    supernet = Supernet(model.eval(), torch.randn(1, 3, 4, 4), only_widths())
+    assert values(supernet).keys() == {"width:3"}
+    assert supernet.static_layers()["width"]["1"] == "'1.weight' shares its memory with '2.weight'"

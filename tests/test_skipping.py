@@ -1,0 +1,103 @@
+"""How blocks are left out: whole modules, or operation by operation."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bootstrapnas_ext import _nncf
+from bootstrapnas_ext.config import DepthConfig, ElasticityConfig
+from bootstrapnas_ext.extraction import extract
+from bootstrapnas_ext.inputs import ExampleInput
+from bootstrapnas_ext.skipping import Skip
+from bootstrapnas_ext.supernet import Supernet
+from tests.zoo import Head, build, conv_bn, image
+
+
+class NamedResults(nn.Module):
+    """A block in the model's own code that asks for one of several results by its name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.branch, self.head = conv_bn(3, 16), conv_bn(16, 16), Head(16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        y = self.branch(x)
+        return self.head(x + y * y.max(dim=1, keepdim=True).values)
+
+
+def test_results_with_names_keep_them_in_skipped_blocks() -> None:
+    torch.manual_seed(0)
+    model = NamedResults().eval()
+    config = ElasticityConfig(available_elasticity_dims=("depth",), depth=DepthConfig(min_block_size=3))
+    supernet = Supernet(model, ExampleInput((image(),)), config)
+    x = torch.randn(2, 3, 8, 8)
+    with supernet.activate(supernet.space.minimum), torch.no_grad():
+        assert torch.equal(model(x), model.head(model.stem(x)))
+
+
+def test_operations_of_skipped_blocks_do_not_run() -> None:
+    supernet = Supernet(*build("loose"))
+    ran: set[str] = set()
+    forward = _nncf.original_forward(supernet.model)
+    with supernet.activate(supernet.space.minimum), torch.no_grad():
+        supernet.executor.run(forward, supernet.active, supernet.example, lambda site, _: ran.add(site))
+    traced = {op.site for op in supernet.graph.ops}
+    skipped = {
+        supernet.graph.ops[op].site for block in supernet.executor.skipped(supernet.space.minimum) for op in block.ops
+    }
+    assert traced - skipped <= ran
+    assert len(skipped) == 3 * 6
+    assert ran & skipped == {f":add:{number}" for number in range(3)}  # of nothing
+
+
+class PairedAttention(nn.Module):
+    """Attention that returns its weights too, in a structure of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.out = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor, *, scale: float) -> tuple[dict[str, Tensor], Tensor | None]:
+        query = self.query(x)
+        scores = (query @ x.transpose(1, 2) * scale).softmax(-1)
+        return {"mixed": self.out(scores @ x), "scores": scores}, None
+
+
+class LoosePairs(nn.Module):
+    """Residual blocks in the model's own code, around modules that return more than one tensor."""
+
+    def __init__(self, scale: float | None) -> None:
+        super().__init__()
+        self.scale = scale
+        self.stem = nn.Linear(6, 8)
+        self.blocks = nn.ModuleList(PairedAttention() for _ in range(2))
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for block in self.blocks:
+            result, nothing = block(x, scale=0.5)
+            assert nothing is None
+            x = x + (result["mixed"] if self.scale is None else result["mixed"] * self.scale)
+        return self.head(x)
+
+
+@pytest.mark.parametrize("scale", [None, 0.5])
+def test_a_module_of_several_results_is_left_out_as_a_whole(scale: float | None) -> None:
+    model = LoosePairs(scale).eval()
+    supernet = Supernet(model, torch.randn(2, 5, 6))
+    subnet = supernet.space.minimum
+    with torch.no_grad(), supernet.activate(subnet):
+        skip = Skip(supernet.graph, supernet.executor.skipped(subnet))
+        assert skip.needs_mode == (scale is not None)
+        assert set(skip.replace) == (set() if scale is None else {":mul:0", ":add:0", ":mul:1", ":add:1"})
+        assert {place.module for place in skip.forwards} == {"blocks.0", "blocks.1"}
+        x = torch.randn(3, 5, 6)
+        torch.testing.assert_close(extract(supernet, subnet)(x), model(x))
+        channels = subnet["width:stem"]
+        smaller = F.linear(model.stem(x)[..., :channels], model.head.weight[:, :channels], model.head.bias)
+        torch.testing.assert_close(model(x), smaller)  # a stem and a head are left
