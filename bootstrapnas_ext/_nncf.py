@@ -177,7 +177,7 @@ class _Tracer(GraphBuilderMode):
         _, args, kwargs, _ = self._pending[op_meta.extra_info["node_id"]]
         function = _function_name(op_meta.func)
         site = self._site_of[op_meta.op_name]
-        if _is_in_place(function) or "out" in kwargs or site in self._keep:
+        if _is_in_place(function) or kwargs.get("out") is not None or site in self._keep:
             return None
         with self.disable():
             known = self.tensor_info.get(value) is not None
@@ -204,7 +204,7 @@ class _Tracer(GraphBuilderMode):
                 Op(
                     name=op_meta.op_name,
                     kind=function.strip("_"),
-                    in_place=_is_in_place(function) or "out" in kwargs,
+                    in_place=_is_in_place(function) or kwargs.get("out") is not None,
                     module=self.sites.path(self.module_call_stack[-1]),
                     args=args,
                     kwargs=kwargs,

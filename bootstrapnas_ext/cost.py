@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from bootstrapnas_ext.graph import Op
-from bootstrapnas_ext.graph.rules.arguments import letters
+from bootstrapnas_ext.graph import Op, Ref
+from bootstrapnas_ext.graph.rules.arguments import data, letters, tensor
 from bootstrapnas_ext.registry import Registry
 
 Shape = tuple[int, ...]
-MacsRule = Callable[[Op, Sequence[Shape], Shape], int]
+ShapeOf = Callable[[Ref | int], Shape]
+MacsRule = Callable[[Op, ShapeOf], int]
 MACS_RULES: Registry[MacsRule] = Registry("rule for multiply-accumulates")
-"""Kind of operation to a function of the operation, the shapes of its tensor arguments, and that of its output. Other
-kinds count nothing, as in ``torch.utils.flop_counter``, whose number of operations is twice that of
+"""Kind of operation to a function of the operation and of what gives the shape of a tensor or its index. Other kinds
+count nothing, as in ``torch.utils.flop_counter``, whose number of operations is twice that of
 multiply-accumulates."""
 
 
@@ -34,47 +35,99 @@ class Cost:
 
 
 @MACS_RULES.register("conv1d", "conv2d", "conv3d")
-def _convolution(_: Op, inputs: Sequence[Shape], output: Shape) -> int:
+def _convolution(op: Op, shape: ShapeOf) -> int:
     """Every item of the output is a sum over one row of the weight ``(out, in / groups, *kernel)``."""
-    return math.prod(output) * math.prod(inputs[1][1:])
+    return math.prod(shape(op.outputs[0])) * math.prod(shape(tensor(op, 1, "weight"))[1:])
 
 
 @MACS_RULES.register("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
-def _transposed_convolution(_: Op, inputs: Sequence[Shape], __: Shape) -> int:
+def _transposed_convolution(op: Op, shape: ShapeOf) -> int:
     """Every item of the input meets one row of the weight ``(in, out / groups, *kernel)``."""
-    return math.prod(inputs[0]) * math.prod(inputs[1][1:])
+    return math.prod(shape(data(op))) * math.prod(shape(tensor(op, 1, "weight"))[1:])
 
 
 @MACS_RULES.register("linear")
-def _linear(_: Op, inputs: Sequence[Shape], output: Shape) -> int:
+def _linear(op: Op, shape: ShapeOf) -> int:
     """Every item of the weight ``(out, in)`` meets every row of the output."""
-    return math.prod(output[:-1]) * math.prod(inputs[1])
+    return math.prod(shape(data(op))[:-1]) * math.prod(shape(tensor(op, 1, "weight")))
 
 
-@MACS_RULES.register("matmul", "rmatmul", "bmm", "mm", "addmm", "baddbmm")
-def _matmul(op: Op, inputs: Sequence[Shape], output: Shape) -> int:
+@MACS_RULES.register("matmul", "bmm", "mm", "inner")
+def _product(op: Op, shape: ShapeOf) -> int:
     """Each item of the output is a sum over the last dimension of the first factor."""
-    factors = inputs[-2:]  # before them may stand what is added
-    first = factors[1] if op.kind == "rmatmul" else factors[0]
-    return math.prod(output) * first[-1]
+    return math.prod(shape(op.outputs[0])) * shape(data(op))[-1]
+
+
+@MACS_RULES.register("rmatmul")
+def _reflected_product(op: Op, shape: ShapeOf) -> int:
+    """As the product, with the factors in the other order."""
+    return math.prod(shape(op.outputs[0])) * shape(tensor(op, 1, "other"))[-1]
+
+
+@MACS_RULES.register("addmm", "baddbmm")
+def _added_product(op: Op, shape: ShapeOf) -> int:
+    """As the product; before the factors stands what is added to it."""
+    return math.prod(shape(op.outputs[0])) * shape(tensor(op, 1, "mat1", "batch1"))[-1]
+
+
+@MACS_RULES.register("tensordot")
+def _tensor_product(op: Op, shape: ShapeOf) -> int:
+    """Each item of both factors meets each of the other's that has the same place in what is summed over."""
+    factors = math.prod(shape(tensor(op, 0, "a"))) * math.prod(shape(tensor(op, 1, "b")))
+    return math.isqrt(factors * math.prod(shape(op.outputs[0])))
+
+
+@MACS_RULES.register("lstm", "gru", "rnn_tanh", "rnn_relu")
+def _recurrent(op: Op, shape: ShapeOf) -> int:
+    """In every step, every item of the input meets all weights, also where a kernel hides that from PyTorch's count."""
+    return math.prod(shape(op.args[0])[:-1]) * _items(op, shape)
+
+
+@MACS_RULES.register("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell")
+def _cell(op: Op, shape: ShapeOf) -> int:
+    """Every item of the batch meets all weights."""
+    return math.prod(shape(op.outputs[0])[:-1]) * _items(op, shape)
+
+
+def _items(op: Op, shape: ShapeOf) -> int:
+    """Number of items of all weights, which follow the input and the states."""
+    start = 2 if isinstance(op.args[1], Ref) else 1 + len(op.args[1])
+    return sum(math.prod(shape(value)) for value in op.tensors[start:] if len(shape(value)) == 2)
 
 
 @MACS_RULES.register("scaled_dot_product_attention")
-def _attention(_: Op, inputs: Sequence[Shape], output: Shape) -> int:
+def _attention(op: Op, shape: ShapeOf) -> int:
     """Each row of the output is a mix of all values, by the products of one query with all keys."""
-    query, key, value = inputs[:3]
-    return math.prod(output[:-1]) * key[-2] * (query[-1] + value[-1])
+    query, key, value = (shape(tensor(op, number, name)) for number, name in enumerate(("query", "key", "value")))
+    return math.prod(shape(op.outputs[0])[:-1]) * key[-2] * (query[-1] + value[-1])
 
 
 @MACS_RULES.register("einsum")
-def _einsum(op: Op, inputs: Sequence[Shape], output: Shape) -> int:
-    """Each item of the output is a sum over the letters that it does not have."""
+def _einsum(op: Op, shape: ShapeOf) -> int:
+    """
+    Each item of the output is a sum over the letters that it does not have.
+
+    More than two tensors are multiplied one after the other, and letters that are not needed any more are summed over.
+    """
     left, right = letters(op.args[0])
     sizes: dict[str, int] = {}
-    for own, shape in zip(left, inputs, strict=True):
-        before, _, after = own.partition("...")
-        sizes.update(zip(before, shape, strict=False))
-        sizes.update(zip(after, shape[len(shape) - len(after) :], strict=True))
-    if len(inputs) < 2:
-        return 0
-    return math.prod(output) * math.prod(size for letter, size in sizes.items() if letter not in right)
+    terms: list[set[str]] = []
+    for own, value in zip(left, op.tensors, strict=True):
+        dims = _letters_of(own, len(shape(value)))
+        for letter, size in zip(dims, shape(value), strict=True):
+            sizes[letter] = max(sizes.get(letter, 1), size)
+        terms.append(set(dims))
+    needed = set(_letters_of(right, len(shape(op.outputs[0]))))
+    macs, product = 0, terms[0]
+    for number, term in enumerate(terms[1:], start=2):
+        product = product | term
+        macs += math.prod(sizes[letter] for letter in product)
+        product = product & needed.union(*terms[number:])
+    return macs
+
+
+def _letters_of(term: str, rank: int) -> list[str]:
+    """Returns a letter for each dimension; those of dots, which are counted from the last, are numbers."""
+    before, dots, after = term.partition("...")
+    middle = range(rank - len(before) - len(after)) if dots else ()
+    return [*before, *(str(number) for number in reversed(middle)), *after]

@@ -101,15 +101,19 @@ class Executor:
 
     @contextmanager
     def _shadowed(self, values: Mapping[Place, Any]) -> Iterator[None]:
-        """As :func:`shadowed`; what training wrote into copied parts of buffers goes back into the buffers."""
-        with _swapped((vars(owner), place.attribute, values[place]) for place, (owner, _) in self._sources.items()):
+        """As :func:`shadowed`; what the model wrote into parts of buffers, or in their place, goes into the buffers."""
+        homes = {place: _home(owner, place.attribute) for place, (owner, _) in self._sources.items()}
+        with _swapped((homes[place], place.attribute, value) for place, value in values.items()):
             yield
+            parts = {place: homes[place].get(place.attribute) for place in values}
         for place, (owner, port) in self._sources.items():
-            part, whole = values[place], getattr(owner, place.attribute)
+            part, whole = parts[place], getattr(owner, place.attribute)
+            is_another = part is not values[place] and getattr(part, "shape", None) == values[place].shape
             # BatchNorm does not mark its statistics as changed, so it is the mode that tells that they may be.
-            if owner.training and _is_copy(part, whole):
-                for hook in port.hooks:
-                    hook.write_back(whole, part)
+            if isinstance(part, Tensor) and (is_another or (owner.training and _is_copy(part, whole))):
+                with torch.no_grad():
+                    for hook in port.hooks:
+                        hook.write_back(whole, part)
 
     def by_hooks(self) -> Executor:
         """
@@ -251,8 +255,14 @@ def shadowed(model: nn.Module, values: Mapping[Place, Any]) -> Iterator[None]:
     :param model: The model.
     :param values: Attribute to value.
     """
-    with _swapped((vars(model.get_submodule(place.module)), place.attribute, value) for place, value in values.items()):
+    owners = {place: model.get_submodule(place.module) for place in values}
+    with _swapped((_home(owners[place], place.attribute), place.attribute, value) for place, value in values.items()):
         yield
+
+
+def _home(owner: nn.Module, attribute: str) -> dict[str, Any]:
+    """Returns where a module keeps what may be shadowed; its code may assign buffers, but no parameters."""
+    return owner._buffers if attribute in owner._buffers else vars(owner)
 
 
 @contextmanager

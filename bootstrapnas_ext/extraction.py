@@ -157,8 +157,9 @@ def _small_copy(supernet: Supernet, stand_ins: Mapping[int, nn.Module]) -> nn.Mo
     for place, value in plain.items():
         if place.module in left and hasattr(left[place.module], place.attribute):
             setattr(left[place.module], place.attribute, value)
-    for module in left.values():
-        _describe(module)
+    with evaluation_mode(small), torch.no_grad():  # a weight that is computed may change what it is computed from
+        for module in left.values():
+            _describe(module)
     return small
 
 

@@ -65,6 +65,7 @@ class Port:
 
     :param op: The operation.
     :param number: NNCF's port number, or :data:`~bootstrapnas_ext.graph.ir.ATTRIBUTE`.
+    :param argument: As in :attr:`Hook.argument`.
     :param hooks: What changes the argument, in order.
     :param traced: The argument in the trace; a :class:`Ref` for a tensor.
     :param places: Attributes that the argument comes from; empty if the model's code makes it.
@@ -73,6 +74,7 @@ class Port:
 
     op: Op
     number: int
+    argument: str | None
     hooks: tuple[PortHook, ...]
     traced: Any
     places: tuple[Place, ...]
@@ -117,25 +119,25 @@ def collect_ports(model: nn.Module, graph: ModelGraph, hooks: Iterable[Hook]) ->
     :raises ModelError: If a hook's operation or port is not in the trace.
     """
     places = _places_by_tensor(model)
-    by_port: dict[tuple[str, int], list[Hook]] = {}
+    by_port: dict[tuple[str, int, str | None], list[Hook]] = {}
     for hook in hooks:
-        by_port.setdefault((hook.op, hook.port), []).append(hook)
+        by_port.setdefault((hook.op, hook.port, hook.argument), []).append(hook)
     ports: list[Port] = []
-    for (name, number), found in by_port.items():
+    for (name, number, argument), found in by_port.items():
         if name not in graph.op_index:
             msg = f"A hook is meant for the operation {name!r}, which the model does not have."
             raise ModelError(msg)
         op = graph.ops[graph.op_index[name]]
         if number == ATTRIBUTE:
             owner = model.get_submodule(op.module)
-            traced = getattr(owner, found[0].argument or "", None) if is_pytorchs(owner) else None
+            traced = getattr(owner, argument or "", None) if is_pytorchs(owner) else None
         else:
             traced = op.at_port(number)
         if isinstance(traced, Ref):
             sources = places.get(graph.values[traced.value].name, ())
         else:
-            sources = _argument_places(model, op, found[0].argument, traced)
-        ports.append(Port(op, number, tuple(hook.module for hook in found), traced, tuple(sources)))
+            sources = _argument_places(model, op, argument, traced)
+        ports.append(Port(op, number, argument, tuple(hook.module for hook in found), traced, tuple(sources)))
     return tuple(_without_conflicts(graph, ports))
 
 
@@ -145,13 +147,13 @@ def _without_conflicts(graph: ModelGraph, ports: Sequence[Port]) -> Iterator[Por
 
     A norm without weights, for example, may be called with tensors of different widths.
     """
-    hooks = {(port.op.name, port.number): port.hooks for port in ports}
+    hooks = {(port.op.name, port.number, port.argument): port.hooks for port in ports}
     calls: dict[tuple[str, str], list[Op]] = {}
     for op in graph.ops:
         calls.setdefault((op.module, op.kind), []).append(op)
     for port in ports:
         alike = isinstance(port.traced, Ref) or all(
-            hooks.get((op.name, port.number)) == port.hooks for op in calls[port.op.module, port.op.kind]
+            hooks.get((op.name, port.number, port.argument)) == port.hooks for op in calls[port.op.module, port.op.kind]
         )
         yield port if alike else replace(port, places=())
 

@@ -89,9 +89,11 @@ class Skip:
 
             self.keep[op.site] = keep
 
+        same = _overwritten_into(self._graph, block.exit)
+
         def value_of(index: int) -> Tensor:
             found = self._entries[entry]
-            if index == block.exit:
+            if index in same:
                 return found
             value, traced = self._graph.values[index], self._graph.values[entry]
             shape = list(value.shape)
@@ -143,9 +145,20 @@ def _sizes(graph: ModelGraph, call: ModuleCall) -> Any:
 
 
 def _is_sum(graph: ModelGraph, block: Block) -> bool:
-    """Whether a block ends by adding something else to its entry."""
+    """Whether a block ends by adding something else to its entry; in place to the entry itself, if at all."""
     op = graph.ops[graph.producer[block.exit]]
+    if op.in_place and op.tensors[0] != block.entry:
+        return False
     return op.kind in ADDITIVE and op.tensors.count(block.entry) == 1 and len(op.tensors) == 2
+
+
+def _overwritten_into(graph: ModelGraph, value: int) -> set[int]:
+    """Returns a tensor and those that in-place operations made it of: the model's code holds one object for all."""
+    found = {value}
+    while (op := graph.ops[graph.producer.get(value, 0)]).in_place and value in op.outputs:
+        value = op.tensors[0]
+        found.add(value)
+    return found
 
 
 def _calls_inside(graph: ModelGraph, inside: set[int]) -> Iterator[ModuleCall]:

@@ -21,7 +21,7 @@ from bootstrapnas_ext.cost import MACS_RULES, Cost, Shape
 from bootstrapnas_ext.elasticity import ELASTICITIES, ActiveSubnet, Elasticity, Refused
 from bootstrapnas_ext.errors import CheckpointError, ModelError, SubnetError
 from bootstrapnas_ext.execution import Executor
-from bootstrapnas_ext.graph import ModelGraph, propagate
+from bootstrapnas_ext.graph import ModelGraph, Ref, propagate
 from bootstrapnas_ext.graph.ir import ATTRIBUTE
 from bootstrapnas_ext.graph.variation import with_varying_sizes
 from bootstrapnas_ext.inputs import ExampleInput, as_input
@@ -149,17 +149,20 @@ class Supernet:
         """
         subnet = self.space.validate(subnet)
         skipped = {index for block in self.executor.skipped(subnet) for index in block.ops}
+
+        def shape_of(value: Ref | int) -> Shape:
+            return self.shape(value.value if isinstance(value, Ref) else value, subnet)
+
         macs = 0
         used: dict[int, Shape] = {}
         weights: set[int] = set()
         for index, op in enumerate(self.graph.ops):
             if index in skipped:
                 continue
-            shapes = [self.shape(value, subnet) for value in op.tensors]
             parameters = [value for value in op.tensors if self.graph.values[value].source == "parameter"]
             used.update((value, self.shape(value, subnet)) for value in parameters)
             if op.kind in MACS_RULES:
-                macs += MACS_RULES.get(op.kind)(op, shapes, self.shape(op.outputs[0], subnet))
+                macs += MACS_RULES.get(op.kind)(op, shape_of)
                 weights.update(value for value in parameters if len(used[value]) > 1)
         return Cost(
             macs=macs,

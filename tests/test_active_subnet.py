@@ -230,3 +230,33 @@ def test_a_model_that_changes_its_input_in_place_leaves_the_example_as_it_was() 
     before = x.clone()
     Supernet(Normalizing(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 4, 3)), ExampleInput((x,)))
     assert torch.equal(x, before)
+
+
+class RunningMean(nn.Module):
+    """Keeps a mean by assigning its buffer, and reads it in the same forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.mean = 0.5 * self.mean + 0.5 * x.detach().mean((0, 2, 3))
+        return x - self.mean[:, None, None]
+
+
+def test_a_buffer_that_the_models_code_assigns_keeps_what_the_subnet_did_not_see() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 16, 1), RunningMean(), nn.ReLU(), nn.Conv2d(16, 4, 1)).eval()
+    mean: Any = model[1].mean
+    mean.copy_(torch.randn(16))
+    before = mean.clone()
+    supernet = Supernet(model, torch.randn(2, 3, 4, 4))
+    small = extract(supernet, supernet.space.minimum).train()
+    x = torch.randn(4, 3, 4, 4)
+    model.train()
+    with supernet.activate(supernet.space.minimum), torch.no_grad():
+        assert_close([model(x)], [small(x)])
+    assert model[1].mean is mean
+    assert_close([mean[:4]], [small[1].mean])
+    assert torch.equal(mean[4:], before[4:])

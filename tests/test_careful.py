@@ -159,3 +159,38 @@ def test_hooks_of_the_users_own_run_around_what_is_left_out(hooked: str, before:
     assert any(name.startswith("depth:") for name in supernet.space.minimum)
     with torch.no_grad(), supernet.activate(supernet.space.minimum):
         assert_close([extract(supernet, supernet.active)(x)], [model(x)])
+
+
+class EndsInPlace(nn.Module):
+    """Its block ends in an operation in place, whose result has the name that the code goes on with, or none."""
+
+    def __init__(self, assigns: bool) -> None:
+        super().__init__()
+        self.stem, self.body, self.last = nn.Conv2d(3, 16, 1), conv_bn(16, 16), nn.Conv2d(16, 5, 1)
+        self.assigns = assigns
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        y = F.hardswish(self.body(x))
+        y += x
+        if self.assigns:
+            y = y.relu_()
+        else:
+            y.relu_()
+        return self.last(y)
+
+
+@pytest.mark.parametrize("assigns", [True, False])
+def test_what_an_operation_in_place_returns_is_what_the_code_holds(assigns: bool) -> None:
+    torch.manual_seed(0)
+    model = randomize_norms(EndsInPlace(assigns)).eval()
+    supernet = Supernet(model, torch.randn(2, 3, 8, 8), ElasticityConfig(("depth",)))
+    x = torch.randn(3, 3, 8, 8)
+    with torch.no_grad():
+        stem = model.stem(x)
+        with supernet.activate(supernet.space.minimum):
+            found = model(x)
+        (choice,) = supernet.space.choices
+        entry = stem.relu() if choice.name == "depth:/add_/0" else stem
+        assert_close([found], [model.last(entry)])
+        assert_close([extract(supernet, supernet.space.minimum)(x)], [found])

@@ -336,14 +336,25 @@ class _Widths:
         return found
 
     def static_layers(self) -> Iterator[StaticLayer]:
-        """Yields layers of which no output channel may be dropped."""
+        """Yields layers of which no output channel may be dropped, and operations with other weights that may not."""
+        graph = self.propagation.graph
+        weights = {layer.weight for layer in self.propagation.layers}
         for layer in self.propagation.layers:
-            if self.axis(layer.axis).is_elastic:
-                continue
-            reason = self.propagation.solver.reason(layer.axis)
-            if reason is None:
-                reason = self._static[self.propagation.solver.resolve(layer.axis)[0].group]
-            yield StaticLayer(layer_name(self.propagation.graph, layer.op.name), reason)
+            if not self.axis(layer.axis).is_elastic:
+                reason = self.propagation.solver.reason(layer.axis)
+                if reason is None:
+                    reason = self._static[self.propagation.solver.resolve(layer.axis)[0].group]
+                yield StaticLayer(layer_name(graph, layer.op.name), reason)
+        for op in graph.ops:
+            others = [
+                value
+                for value in op.tensors
+                if graph.values[value].source == "parameter" and len(graph.values[value].shape) > 1
+            ]
+            axes = [axis for value in others for axis in self.propagation.layout(value)]
+            reasons = list(filter(None, map(self.propagation.solver.reason, axes)))
+            if reasons and weights.isdisjoint(others) and not any(self.axis(axis).is_elastic for axis in axes):
+                yield StaticLayer(layer_name(graph, op.name), reasons[0])
 
 
 def _slice_hooks(widths: _Widths, cell: ActiveSubnet) -> Iterator[Hook]:
@@ -358,14 +369,14 @@ def _slice_hooks(widths: _Widths, cell: ActiveSubnet) -> Iterator[Hook]:
 
 def _length_hooks(widths: _Widths, cell: ActiveSubnet) -> Iterator[Hook]:
     """Yields hooks for integers of static axes too: the model's code may compute them from elastic tensors."""
-    by_port: dict[tuple[str, int], list[PortValue]] = {}
+    by_port: dict[tuple[str, int, str], list[PortValue]] = {}
     for value in widths.propagation.port_values:
-        by_port.setdefault((value.op.name, value.port), []).append(value)
+        by_port.setdefault((value.op.name, value.port, value.name), []).append(value)
     made: dict[tuple[tuple[Path, Length], ...], LengthHook] = {}
-    for (op, port), values in by_port.items():
+    for (op, port, name), values in by_port.items():
         lengths = {value.path: Length(widths.axis(value.axis), value.varying) for value in values}
         hook = made.setdefault(tuple(lengths.items()), LengthHook(cell, lengths))
-        yield Hook(op, port, values[0].name, hook)
+        yield Hook(op, port, name, hook)
 
 
 def sort_channels(model: nn.Module, widths: _Widths, importance: str, external: dict[str, Tensor]) -> None:

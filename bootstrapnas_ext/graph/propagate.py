@@ -230,7 +230,7 @@ class Propagation:
         if op.kind not in AXIS_RULES:
             msg = f"no axis rule for the operation {op.kind!r} ({op.name})"
             raise NoRuleError(msg)
-        if "out" in op.kwargs:
+        if op.kwargs.get("out") is not None:
             msg = f"{op.name} writes into a given tensor"
             raise NoRuleError(msg)
         misfit = f"the axis rule of {op.kind!r} does not fit this use ({op.name})"

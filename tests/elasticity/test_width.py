@@ -254,3 +254,22 @@ def test_weights_that_share_memory_are_static() -> None:
     supernet = Supernet(model.eval(), torch.randn(1, 3, 4, 4), only_widths())
     assert values(supernet).keys() == {"width:3"}
     assert supernet.static_layers()["width"]["1"] == "'1.weight' shares its memory with '2.weight'"
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections")
+def test_weights_of_operations_without_a_rule_are_named() -> None:
+    class Projected(nn.Module):
+        """A recurrent layer that no rule covers."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.layer = nn.Linear(4, 16), nn.LSTM(16, 12, proj_size=8, batch_first=True)
+            self.two, self.three = nn.Linear(8, 16), nn.Linear(16, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.three(self.two(self.layer(self.one(x))[0]))
+
+    supernet = Supernet(Projected().eval(), torch.randn(2, 5, 4), only_widths())
+    static = supernet.static_layers()["width"]
+    assert static.keys() == {"one", "layer", "three"}
+    assert static["layer"] == static["one"] == "layer/lstm/0 projects its state"

@@ -35,6 +35,8 @@ class Between(nn.Module):
         self.attention = nn.MultiheadAttention(16, 2, batch_first=True)
         self.packed = nn.Linear(16, 48)
         self.matrix, self.bias = nn.Parameter(torch.rand(16, 12)), nn.Parameter(torch.rand(12))
+        self.gru, self.lstm = nn.GRUCell(16, 12), nn.LSTMCell(16, 12, bias=False)
+        self.pairs = nn.Parameter(torch.rand(12, 16, 24))
         self.table, self.embedding = nn.Parameter(torch.rand(5, 16)), nn.Embedding(2, 16)
         self.up, self.grouped_up = nn.ConvTranspose2d(16, 12, 4, 2, 1), nn.ConvTranspose2d(16, 8, 2, 2, groups=4)
         self.unregistered = [torch.ones(16, 1, 1)]
@@ -155,6 +157,61 @@ def channels_last(m: Any, x: Tensor) -> Tensor:
     return F.rms_norm(m.one(x).movedim(1, -1), (16,)).movedim(-1, 1)
 
 
+def own_weights(m: Any, x: Tensor) -> Tensor:
+    """A weight for each input: the groups of the convolution are the batch."""
+    y = m.one(x)
+    b, c = y.shape[:2]
+    weight = m.two.weight.mean() * y.mean((2, 3)).view(b, 1, c, 1, 1) * m.matrix.t()[None, :, :, None, None]
+    y = F.conv2d(y.reshape(1, b * c, 8, 8), weight.flatten(0, 1), groups=b)
+    return y.view(b, -1, 8, 8)
+
+
+def assigned(m: Any, x: Tensor) -> Tensor:
+    """Positions, and a part of the channels, are assigned to."""
+    y = x.new_zeros(x.shape[0], 16, 8, 8)
+    y[:, :, ::2] = m.one(x)[..., ::2, :]
+    y[..., 0] = 1
+    y[:, :, [1, 3]] = 2
+    z = torch.cat([y, m.two(x)], 1)
+    z[:, :16] = m.one(x)
+    return z
+
+
+def picked_apart(m: Any, x: Tensor) -> Tensor:
+    """Picks that are not neighbours: what they pick comes first, even where it would fit between as well."""
+    rows = torch.arange(16) % 8
+    return m.one(x).permute(1, 2, 0, 3)[:, rows, :, rows].permute(2, 1, 0)
+
+
+def keywords(m: Any, x: Tensor) -> Tensor:
+    """Arguments by name, in another order than that of the signature."""
+    y = tokens(m, x)
+    scores = torch.bmm(mat2=y.mT, input=y).softmax(-1)
+    y = torch.matmul(other=y, input=scores)
+    y = F.layer_norm(weight=m.vector.flatten(), input=y, normalized_shape=(16,)).mean(1)
+    return torch.addmm(mat2=m.matrix, mat1=y, input=m.bias)
+
+
+def vectors(m: Any, x: Tensor) -> Tensor:
+    """Products with vectors."""
+    y, vector = m.one(x).mean((2, 3)), m.vector.flatten()
+    one, two = torch.mv(y, vector), torch.inner(y, vector)
+    three = torch.dot(y[0], vector) + torch.addmv(vec=vector, input=one, mat=y)
+    return torch.outer(one + two + three, vector)
+
+
+def cells(m: Any, x: Tensor) -> Tensor:
+    """Two steps, of which the first makes its own state."""
+    first, second = m.one(x).mean(3).unbind(2)[:2]
+    return m.gru(second, m.gru(first))
+
+
+def cells_with_memory(m: Any, x: Tensor) -> Tensor:
+    first, second = (m.one(x).mean(3) @ torch.ones(8, 2)).unbind(2)
+    state, memory = m.lstm(second, m.lstm(first))
+    return state + memory
+
+
 ELASTIC: dict[str, tuple[Body, int]] = {
     "activations": (lambda m, x: F.leaky_relu(F.hardtanh(torch.sigmoid(m.one(x)))), 16),
     "numbers": (lambda m, x: 1 - (2 * m.one(x) + 1) / 3, 16),
@@ -245,6 +302,55 @@ ELASTIC: dict[str, tuple[Body, int]] = {
     "deviation": (lambda m, x: m.one(x) / m.one(x).std((2, 3), keepdim=True), 16),
     "norm": (lambda m, x: m.one(x) / m.one(x).norm(2, (2, 3), keepdim=True), 16),
     "deviation of all": (lambda m, x: m.one(x) / m.one(x).std(False), 16),
+    "convolutions of the batch": (own_weights, 12),
+    "convolution of each position": (lambda m, x: F.conv1d(m.one(x).flatten(2).mT, torch.ones(8, 64, 1)), 8),
+    "transposed convolution of each position": (
+        lambda m, x: F.conv_transpose1d(m.one(x).flatten(2).mT, torch.ones(64, 8, 1)),
+        8,
+    ),
+    "assignment to positions": (assigned, 40),
+    "picks that are no neighbours": (picked_apart, 16),
+    "picks that are neighbours": (lambda m, x: m.one(x)[:, :, [0, 3], torch.tensor([1, 2])], 16),
+    "picks around a number": (lambda m, x: m.one(x)[..., None].permute(0, 1, 2, 4, 3)[:, :, [0, 3], 0, [1, 2]], 16),
+    "keywords in another order": (keywords, 12),
+    "products with vectors": (vectors, 16),
+    "inner product": (lambda m, x: torch.inner(m.one(x).mean((2, 3)), m.matrix.t()), 12),
+    "distances to rows": (lambda m, x: torch.cdist(m.one(x).mean((2, 3)), m.table), 5),
+    "similarity to a row": (lambda m, x: F.cosine_similarity(tokens(m, x), m.table[0], dim=-1), 64),
+    "similarity by keywords": (lambda m, x: F.cosine_similarity(x2=m.vector, x1=m.one(x)).flatten(1), 64),
+    "distance to a row": (lambda m, x: F.pairwise_distance(tokens(m, x), m.table[0]), 64),
+    "distance with its dimension": (lambda m, x: F.pairwise_distance(tokens(m, x), m.table[0], keepdim=True), 64),
+    "vector products": (lambda m, x: torch.linalg.vecdot(m.one(x), m.vector, dim=1).flatten(1), 64),
+    "norm of another module": (lambda m, x: m.one(x) / torch.linalg.norm(m.one(x), dim=(2, 3), keepdim=True), 16),
+    "norm of matrices": (lambda m, x: m.one(x).mean(3) * torch.linalg.matrix_norm(m.one(x), keepdim=True)[..., 0], 16),
+    "windows of the module": (lambda m, x: F.unfold(m.one(x), 2, stride=2), 64),
+    "windows of the method": (lambda m, x: m.one(x).unfold(2, 2, 2).amax(-1), 16),
+    "windows and back": (lambda m, x: F.fold(F.unfold(m.one(x), 3, padding=1), (8, 8), 3, padding=1), 16),
+    "bilinear": (lambda m, x: F.bilinear(m.one(x).mean((2, 3)), m.two(x).mean((2, 3)), m.pairs, m.bias), 12),
+    "product over given dimensions": (
+        lambda m, x: torch.tensordot(m.one(x), m.matrix, dims=([1], [0])).movedim(3, 1),
+        12,
+    ),
+    "product over the last dimensions": (lambda m, x: torch.tensordot(m.one(x).mean((2, 3)), m.matrix, 1), 12),
+    "norm by a function": (lambda m, x: m.one(x) / torch.norm(m.one(x), dim=1, keepdim=True), 16),
+    "divided by its norm": (lambda m, x: F.normalize(m.one(x), dim=1), 16),
+    "recurrent cells": (cells, 12),
+    "recurrent cells with memory": (cells_with_memory, 12),
+    "bag of embeddings": (lambda m, x: F.embedding_bag((x[:, 0, 0] > 0).long(), m.embedding.weight), 16),
+    "bags with offsets": (
+        lambda m, x: F.embedding_bag((x[:, 0, 0, 0] > 0).long(), m.embedding.weight, torch.arange(x.shape[0])),
+        16,
+    ),
+    "triangle of positions": (lambda m, x: m.one(x).tril(), 16),
+    "spectrum of positions": (lambda m, x: torch.fft.irfft2(torch.fft.rfft2(m.one(x)) * 2, s=(8, 8)), 16),
+    "spectrum of one dimension": (lambda m, x: torch.fft.fft(m.one(x), dim=2).real, 16),
+    "complex numbers": (
+        lambda m, x: torch.view_as_real(torch.view_as_complex(m.one(x).view(-1, 16, 8, 4, 2)) * 1j).flatten(3),
+        16,
+    ),
+    "real and imaginary parts": (lambda m, x: torch.complex(m.one(x), m.one(-x)).abs(), 16),
+    "length and angle": (lambda m, x: torch.polar(m.one(x).abs(), m.one(-x)).imag, 16),
+    "transposed by a Hermitian": (lambda m, x: m.one(x).mH.adjoint(), 16),
     "view of bits": (lambda m, x: m.one(x).view(torch.int32).view(torch.float32), 16),
 }
 
@@ -262,9 +368,27 @@ def test_channels_pass(name: str) -> None:
             assert_close(outputs(model, other), outputs(small, other))
 
 
+@pytest.mark.parametrize("name", ["convolution of each position", "transposed convolution of each position"])
+def test_channels_pass_as_positions(name: str) -> None:
+    model, example = make(*ELASTIC[name])
+    assert "width:one" in Supernet(model, example).space.maximum
+
+
 def set_item(m: Any, x: Tensor) -> Tensor:
     y = m.one(x).clone()
     y[:, 12] = 1
+    return y
+
+
+def set_masked(m: Any, x: Tensor) -> Tensor:
+    y = m.one(x).clone()
+    y[y < 0] = 0
+    return y
+
+
+def set_listed(m: Any, x: Tensor) -> Tensor:
+    y = m.one(x).clone()
+    y[:, :, [0, 3]] = m.one(-x)[:, :, :2]
     return y
 
 
@@ -288,13 +412,28 @@ FROZEN: dict[str, tuple[Body, int, str]] = {
     "picked channels": (lambda m, x: m.one(x).index_select(1, torch.tensor([3, 1])), 2, "picks items"),
     "every other channel": (lambda m, x: m.one(x)[:, ::2], 8, "takes a part of the channels"),
     "channels as positions": (
-        lambda m, x: F.conv1d(m.one(x).flatten(2).mT, torch.ones(8, 64, 1)),
+        lambda m, x: F.conv1d(m.one(x).flatten(2).mT, torch.ones(8, 64, 3), padding=1),
         8,
         "mixes positions",
     ),
+    "every other channel by a convolution": (
+        lambda m, x: F.conv1d(m.one(x).flatten(2).mT, torch.ones(8, 64, 1), stride=2),
+        8,
+        "mixes positions",
+    ),
+    "triangle of channels": (lambda m, x: m.one(x).flatten(2).tril(), 16, "depends on their order"),
+    "spectrum of channels": (lambda m, x: torch.fft.fft(m.one(x), dim=1).real, 16, "mixes all items along it"),
+    "windows of channels": (lambda m, x: m.one(x).unfold(1, 4, 4).amax(-1), 4, "mixes positions"),
+    "channels as parts of numbers": (
+        lambda m, x: torch.view_as_complex(m.one(x).view(-1, 2, 8, 8, 8).movedim(1, -1).contiguous()).real,
+        8,
+        "real and imaginary parts",
+    ),
     "one channel": (lambda m, x: m.one(x)[:, 3].flatten(1), 64, "takes single channels"),
     "channels in a list": (lambda m, x: m.one(x)[:, [0, 3]], 2, "takes single channels"),
-    "assignment": (set_item, 16, "no axis rule for the operation 'setitem' (/__setitem__/0)"),
+    "assignment": (set_item, 16, "/__setitem__/0 takes single channels"),
+    "assignment to what a mask picks": (set_masked, 16, "/__setitem__/0 takes single channels"),
+    "assignment of channels to a list": (set_listed, 16, "assigns channels to picked items"),
     "cut inside a channel": (lambda m, x: m.one(x).flatten(1).split([96, 928], 1)[0], 96, "cuts inside a channel"),
     "unequal parts": (lambda m, x: m.one(x).chunk(3, 1)[0], 6, "cuts into parts of different sizes"),
     "less than no padding": (lambda m, x: F.pad(m.one(x), (0, 0, 0, 0, -2, 0)), 14, "other than with a constant"),

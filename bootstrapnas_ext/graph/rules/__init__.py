@@ -4,6 +4,28 @@ A rule serves every function of that name, whether a module or the model's own c
 functions without underscores at their ends, so ``add_`` and ``__add__`` are ``add``.
 """
 
-from bootstrapnas_ext.graph.rules import elementwise, layers, parts, products, reductions, shapes
+from bootstrapnas_ext.graph.rules import (
+    elementwise,
+    indexing,
+    layers,
+    order,
+    parts,
+    products,
+    recurrent,
+    reductions,
+    shapes,
+    shuffles,
+)
 
-__all__ = ["elementwise", "layers", "parts", "products", "reductions", "shapes"]
+__all__ = [
+    "elementwise",
+    "indexing",
+    "layers",
+    "order",
+    "parts",
+    "products",
+    "recurrent",
+    "reductions",
+    "shapes",
+    "shuffles",
+]

@@ -8,18 +8,18 @@ from bootstrapnas_ext.graph.ir import Op, Ref
 from bootstrapnas_ext.graph.propagate import NoRuleError
 
 
-def tensor(op: Op, position: int, name: str) -> Ref:
+def tensor(op: Op, position: int, *names: str) -> Ref:
     """
     Returns an argument that must be a tensor.
 
     :param op: The operation.
     :param position: Position of the argument in the function's signature.
-    :param name: Its name there.
+    :param names: Its name there; several, if functions of one rule name it in different ways.
     :raises NoRuleError: If it is none.
     """
-    argument = op.argument(position, name)
+    argument = op.argument(position, next((name for name in names if name in op.kwargs), names[0]))
     if not isinstance(argument, Ref):
-        msg = f"{op.name} does not take a tensor as its {name!r}"
+        msg = f"{op.name} does not take a tensor as its {names[0]!r}"
         raise NoRuleError(msg)
     return argument
 
@@ -31,7 +31,20 @@ def data(op: Op) -> Ref:
     :param op: The operation.
     :raises NoRuleError: If it is no tensor.
     """
-    return tensor(op, 0, "self" if "self" in op.kwargs else "input")
+    return tensor(op, 0, "input", "self", "A", "x")
+
+
+def data_and_others(op: Op) -> tuple[int, list[int]]:
+    """
+    Returns the index of the tensor that the operation is about, and those of all its other tensors, in order.
+
+    :param op: The operation.
+    :raises NoRuleError: If the first argument is no tensor.
+    """
+    first = data(op).value
+    others = list(op.tensors)
+    others.remove(first)
+    return first, others
 
 
 def dims(given: Any, rank: int) -> list[int]:

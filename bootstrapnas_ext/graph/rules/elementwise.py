@@ -17,6 +17,7 @@ _UNARY = """
     alpha_dropout feature_dropout feature_alpha_dropout contiguous clone detach float half double bfloat16 long int
     bool byte type identity requires_grad cpu cuda data normalize zero fill nan_to_num isnan isinf isfinite logical_not
     bitwise_not invert zeros_like ones_like full_like empty_like rand_like randn_like bernoulli
+    real imag conj conj_physical resolve_conj angle sgn
 """.split()  # noqa: SIM905 - a list of strings is hard to read
 _CASTS = ("to", "type_as")
 _ELEMENTWISE = """
@@ -24,7 +25,7 @@ _ELEMENTWISE = """
     floor_divide floordiv rfloordiv remainder mod rmod fmod subtract pow ipow rpow maximum minimum fmax fmin clamp
     clamp_min clamp_max clip where lerp addcmul addcdiv masked_fill eq ne lt le gt ge logical_and logical_or logical_xor
     bitwise_and bitwise_or bitwise_xor and iand rand or ior ror xor ixor rxor atan2 hypot heaviside copysign copy
-    less less_equal greater greater_equal not_equal
+    less less_equal greater greater_equal not_equal polar complex
 """.split()  # noqa: SIM905
 
 
@@ -40,7 +41,7 @@ def _same(p: Propagation, op: Op) -> Sequence[Layout]:
 @AXIS_RULES.register(*_CASTS)
 def _cast(p: Propagation, op: Op) -> Sequence[Layout]:
     """Of another tensor, only the type and the device matter."""
-    return [p.layout(op.tensors[0])]
+    return [p.layout(data(op))]
 
 
 @AXIS_RULES.register(*_ELEMENTWISE)

@@ -8,7 +8,7 @@ from typing import Any
 from bootstrapnas_ext.graph.axes import Axis, Layout
 from bootstrapnas_ext.graph.ir import Op, Ref
 from bootstrapnas_ext.graph.propagate import AXIS_RULES, Layer, NoRuleError, Propagation
-from bootstrapnas_ext.graph.rules.arguments import data, tensor
+from bootstrapnas_ext.graph.rules.arguments import data, data_and_others, tensor
 
 
 @AXIS_RULES.register("conv1d", "conv2d", "conv3d")
@@ -19,6 +19,8 @@ def _convolution(p: Propagation, op: Op) -> Sequence[Layout]:
     groups = op.argument(6, "groups", 1)
     if groups == 1:
         p.equate(op, channels, p.layout(weight)[1])
+    elif 0 in p.graph.values[weight.value].varying:
+        _same_in_groups(p, op, groups, channels, weight)
     else:
         _keep_groups(p, op, groups, channels, out)
         p.solver.freeze(p.layout(weight)[1], f"{op.name} keeps the channels inside its groups")
@@ -55,17 +57,48 @@ def _keep_groups(p: Propagation, op: Op, groups: int, channels: Axis, out: Axis)
     p.follow(op, 6, "groups", group)
 
 
+def _same_in_groups(p: Propagation, op: Op, groups: int, channels: Axis, weight: Ref) -> None:
+    """
+    Lets channels shrink inside the groups, alike in each.
+
+    With a weight of its own for each input of a batch, the groups are the batch, as in Karras et al., "Analyzing and
+    Improving the Image Quality of StyleGAN", 2020, https://arxiv.org/abs/1912.04958.
+    """
+    out, incoming, *_ = p.layout(weight)
+    p.equate(op, channels, incoming * groups)
+    p.equate(op, out, p.solver.fresh(p.solver.length(out) // groups) * groups)
+
+
 def _convolved(p: Propagation, op: Op, weight: Ref, dim: int | None, out: Axis, dilation: Any) -> Sequence[Layout]:
     bias = op.argument(2, "bias")
     if isinstance(bias, Ref):
         p.equate(op, p.layout(bias)[0], out)
     for kernel in p.layout(weight)[2:]:
         p.solver.freeze(kernel, "kernel position")
-    for position in p.layout(data(op))[2:]:
-        p.solver.freeze(position, f"{op.name} mixes positions")
+    positions = _positions(p, op, weight)
     if dim is not None:
         p.layers.append(Layer(op, weight.value, dim, out, dilation))
-    return [(p.layout(data(op))[0], out, *p.static_layout(p.output_shape(op)[2:]))]
+    return [(p.layout(data(op))[0], out, *positions)]
+
+
+def _positions(p: Propagation, op: Op, weight: Ref) -> Layout:
+    """Positions stay themselves where each output is made of one, and where a kernel mixes them, they are fixed."""
+    before, kernel, after = p.layout(data(op))[2:], p.shape(weight)[2:], p.output_shape(op)[2:]
+    stride, padding = (_per_position(op, at, name, len(kernel)) for at, name in ((3, "stride"), (4, "padding")))
+    found: list[Axis] = []
+    for axis, width, step, added, size in zip(before, kernel, stride, padding, after, strict=True):
+        if (width, step) != (1, 1) or added not in (0, "same", "valid"):
+            p.solver.freeze(axis, f"{op.name} mixes positions")
+            axis = p.static_layout([size])[0]
+        found.append(axis)
+    return tuple(found)
+
+
+def _per_position(op: Op, position: int, name: str, rank: int) -> list[Any]:
+    """Returns an argument of a convolution for each dimension of positions; one for all may stand for them."""
+    given = op.argument(position, name, 1 if name == "stride" else 0)
+    values = list(given) if isinstance(given, (list, tuple)) else [given]
+    return values * rank if len(values) == 1 else values
 
 
 @AXIS_RULES.register("linear")
@@ -79,6 +112,22 @@ def _linear(p: Propagation, op: Op) -> Sequence[Layout]:
     if out:
         p.layers.append(Layer(op, weight.value, 0, out[0]))
     return [(*layout[:-1], *out)]
+
+
+@AXIS_RULES.register("bilinear")
+def _bilinear(p: Propagation, op: Op) -> Sequence[Layout]:
+    """Weight ``(out, first, second)``, applied to the last dimensions of two tensors."""
+    one, two = p.layout(tensor(op, 0, "input1")), p.layout(tensor(op, 1, "input2"))
+    weight, bias = tensor(op, 2, "weight"), op.argument(3, "bias")
+    out, first, second = p.layout(weight)
+    p.equate(op, one[-1], first)
+    p.equate(op, two[-1], second)
+    for axis, same in zip(one[:-1], two[:-1], strict=True):
+        p.equate(op, axis, same)
+    if isinstance(bias, Ref):
+        p.equate(op, p.layout(bias)[0], out)
+    p.layers.append(Layer(op, weight.value, 0, out))
+    return [(*one[:-1], out)]
 
 
 @AXIS_RULES.register("weight_norm")
@@ -104,10 +153,22 @@ def _embedding(p: Propagation, op: Op) -> Sequence[Layout]:
     return [(*p.layout(index), p.layout(table)[1])]
 
 
+@AXIS_RULES.register("embedding_bag")
+def _embedding_bag(p: Propagation, op: Op) -> Sequence[Layout]:
+    """Rows ``(in, out)`` of a table, picked by index and summed."""
+    table = tensor(op, 1, "weight")
+    for index in op.tensors:
+        if index != table.value:
+            p.freeze(index, f"{op.name} picks rows with it")
+    p.solver.freeze(p.layout(table)[0], f"{op.name} picks any row")
+    p.layers.append(Layer(op, table.value, 1, p.layout(table)[1]))
+    return [(*p.static_layout(p.output_shape(op)[:1]), p.layout(table)[1])]
+
+
 @AXIS_RULES.register("batch_norm", "instance_norm", "prelu")
 def _per_channel(p: Propagation, op: Op) -> Sequence[Layout]:
     """Every further tensor has one item for each channel, which is dimension 1."""
-    first, *others = op.tensors
+    first, others = data_and_others(op)
     for index in others:
         if p.shape(index) != (1,):
             p.equate(op, p.layout(first)[1], p.layout(index)[0])
@@ -119,7 +180,7 @@ def _per_channel(p: Propagation, op: Op) -> Sequence[Layout]:
 @AXIS_RULES.register("layer_norm", "rms_norm")
 def _layer_norm(p: Propagation, op: Op) -> Sequence[Layout]:
     """Every further tensor has the shape of the last dimensions, ``normalized_shape``."""
-    first, *others = op.tensors
+    first, others = data_and_others(op)
     layout, sizes = p.layout(first), op.argument(1, "normalized_shape")
     for index in others:
         for one, two in zip(layout[-len(sizes) :], p.layout(index), strict=True):
@@ -132,7 +193,7 @@ def _layer_norm(p: Propagation, op: Op) -> Sequence[Layout]:
 @AXIS_RULES.register("group_norm")
 def _group_norm(p: Propagation, op: Op) -> Sequence[Layout]:
     """Keeps or drops whole groups of channels."""
-    first, *others = op.tensors
+    first, others = data_and_others(op)
     channels, count = p.layout(first)[1], op.argument(1, "num_groups")
     if count > 1:
         group = p.solver.fresh(count)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
-from typing import Any
 
 from bootstrapnas_ext.graph.axes import Axis, Layout
-from bootstrapnas_ext.graph.ir import Op, Ref
-from bootstrapnas_ext.graph.propagate import AXIS_RULES, NoRuleError, Path, Propagation
-from bootstrapnas_ext.graph.rules.arguments import data, dim
+from bootstrapnas_ext.graph.ir import Op
+from bootstrapnas_ext.graph.propagate import AXIS_RULES, NoRuleError, Propagation
+from bootstrapnas_ext.graph.rules.arguments import data, data_and_others, dim
 
 
 @AXIS_RULES.register("cat", "concat", "concatenate", "hstack", "vstack")
@@ -95,14 +93,22 @@ def _narrow(p: Propagation, op: Op) -> Sequence[Layout]:
     layout = p.layout(data(op))
     at = dim(op, 1, len(layout))
     start, length = op.argument(2, "start") % p.solver.length(layout[at]), op.argument(3, "length")
-    before, part = _range(p, op, layout[at], start, start + length)
+    before, part = span(p, op, layout[at], start, start + length)
     p.follow(op, 2, "start", before)
     p.follow(op, 3, "length", part)
     return [(*layout[:at], part, *layout[at + 1 :])]
 
 
-def _range(p: Propagation, op: Op, axis: Axis, start: int, stop: int) -> tuple[Axis, Axis]:
-    """Returns the axis before some indices in a row, and that of the indices."""
+def span(p: Propagation, op: Op, axis: Axis, start: int, stop: int) -> tuple[Axis, Axis]:
+    """
+    Returns the axis before some indices in a row, and that of the indices.
+
+    :param p: Layouts so far.
+    :param op: The operation that takes them.
+    :param axis: What they are taken from.
+    :param start: The first index.
+    :param stop: The index after the last.
+    """
     size = p.solver.length(axis)
     before, part, _ = p.solver.split(axis, [start, stop - start, size - stop], f"{op.name} cuts inside a channel")
     return before, part
@@ -118,7 +124,7 @@ def _pick(p: Propagation, op: Op) -> Sequence[Layout]:
         raise NoRuleError(msg)
     at = first % len(layout)
     free = op.kind in ("index_select", "topk")
-    for index in op.tensors[1:]:
+    for index in data_and_others(op)[1]:
         p.freeze(index, f"{op.name} picks items")
     for number, axis in enumerate(layout):
         if number == at or not free:
@@ -156,80 +162,3 @@ def _pad(p: Propagation, op: Op) -> Sequence[Layout]:
         p.follow(op, 1, "pad", head, (2 * number,))
         p.follow(op, 1, "pad", tail, (2 * number + 1,))
     return [tuple(layout)]
-
-
-@AXIS_RULES.register("getitem")
-def _index(p: Propagation, op: Op) -> Sequence[Layout]:
-    """Slices, single indices, new dimensions, and picks by tensors or lists."""
-    layout, items = p.layout(data(op)), op.args[1]
-    single = not isinstance(items, tuple)
-    given: tuple[Any, ...] = (items,) if single else items
-    paths: list[Path] = [() if single else (number,) for number in range(len(given))]
-    result: list[Axis] = []
-    picked_at: int | None = None
-    picks: list[Any] = []
-    read = 0
-    for item, path in zip(*_without_ellipsis(p, given, paths, len(layout)), strict=True):
-        if item is None:
-            result += p.static_layout([1])
-        elif isinstance(item, slice):
-            result.append(_sliced(p, op, layout[read], item, path))
-            read += 1
-        else:
-            taken = _dims_taken(p, item)
-            for axis in layout[read : read + taken]:
-                p.solver.freeze(axis, f"{op.name} takes single channels")
-            read += taken
-            if not isinstance(item, int):
-                picks.append(item)
-                picked_at = len(result) if picked_at is None else picked_at
-    for index in op.tensors[1:]:
-        p.freeze(index, f"{op.name} picks items with it")
-    if picked_at is not None:
-        # Where the picks are not neighbours, their dimensions come first. The check of shapes finds out.
-        rank = len(p.output_shape(op)) - len(result)
-        for at in (picked_at, 0):
-            picked = p.static_layout(p.output_shape(op)[at : at + rank], f"{op.name} picks items")
-            layout = (*result[:at], *picked, *result[at:])
-            if tuple(map(p.solver.length, layout)) == p.output_shape(op):
-                return [layout]
-    return [tuple(result)]
-
-
-def _dims_taken(p: Propagation, item: Any) -> int:
-    """Returns how many dimensions an index goes through: a mask has several."""
-    is_mask = isinstance(item, Ref) and p.graph.values[item.value].is_mask
-    return len(p.shape(item)) if is_mask else 1
-
-
-def _without_ellipsis(
-    p: Propagation, items: Sequence[Any], paths: Sequence[Path], rank: int
-) -> tuple[list[Any], list[Path]]:
-    """Writes out whole dimensions that were left out."""
-    taken = sum(_dims_taken(p, item) for item in items if item is not None and item is not Ellipsis)
-    at = next((number for number, item in enumerate(items) if item is Ellipsis), len(items))
-    whole = [slice(None)] * (rank - taken)
-    return (
-        [*items[:at], *whole, *items[at + 1 :]],
-        [*paths[:at], *itertools.repeat((), len(whole)), *paths[at + 1 :]],
-    )
-
-
-def _sliced(p: Propagation, op: Op, axis: Axis, item: slice, path: Path) -> Axis:
-    size = p.solver.length(axis)
-    if any(bound is not None and not isinstance(bound, int) for bound in (item.start, item.stop, item.step)):
-        msg = f"{op.name} is a slice with a tensor for a bound"
-        raise NoRuleError(msg)
-    start, stop, step = item.indices(size)
-    if (start, stop, step) == (0, size, 1):
-        return axis
-    if p.solver.is_static(axis) or step != 1:
-        p.solver.freeze(axis, f"{op.name} takes a part of the channels")
-        length = len(range(start, stop, step))
-        return p.static_layout([length], p.solver.reason(axis) or "")[0]
-    before, part = _range(p, op, axis, start, max(start, stop))
-    if item.start is not None:
-        p.follow(op, 1, "idx", before, (*path, "start"))
-    if item.stop is not None:
-        p.follow(op, 1, "idx", before + part, (*path, "stop"))
-    return part

@@ -7,37 +7,101 @@ from collections.abc import Sequence
 from bootstrapnas_ext.graph.axes import Axis, Layout
 from bootstrapnas_ext.graph.ir import Op, Ref
 from bootstrapnas_ext.graph.propagate import AXIS_RULES, Layer, NoRuleError, Propagation
-from bootstrapnas_ext.graph.rules.arguments import letters, tensor
+from bootstrapnas_ext.graph.rules.arguments import data, dims, letters, tensor
 from bootstrapnas_ext.graph.rules.elementwise import aligned
 
 
-@AXIS_RULES.register("matmul", "rmatmul", "imatmul", "bmm", "mm")
+@AXIS_RULES.register("matmul", "imatmul", "bmm", "mm", "mv", "dot", "vdot")
 def _matmul(p: Propagation, op: Op) -> Sequence[Layout]:
     """``(..., n, m) @ (..., m, k)``; a vector counts as a matrix with one row or column, which goes again."""
-    first, second = op.tensors
-    if op.kind == "rmatmul":
-        first, second = second, first
-    return [_product(p, op, first, second)]
+    return [_product(p, op, data(op), tensor(op, 1, "other", "mat2", "vec", "tensor"))]
 
 
-@AXIS_RULES.register("addmm", "baddbmm")
+@AXIS_RULES.register("rmatmul")
+def _reflected_matmul(p: Propagation, op: Op) -> Sequence[Layout]:
+    """The second argument is the first factor."""
+    return [_product(p, op, tensor(op, 1, "other"), data(op))]
+
+
+@AXIS_RULES.register("addmm", "baddbmm", "addmv")
 def _added_product(p: Propagation, op: Op) -> Sequence[Layout]:
     """The first tensor is added to the product of the others."""
-    added, first, second = op.tensors
-    product = _product(p, op, first, second)
-    return [aligned(p, op, [product, p.layout(added)], p.output_shape(op))]
+    product = _product(p, op, tensor(op, 1, "mat1", "batch1", "mat"), tensor(op, 2, "mat2", "batch2", "vec"))
+    return [aligned(p, op, [product, p.layout(data(op))], p.output_shape(op))]
 
 
-def _product(p: Propagation, op: Op, first: int, second: int) -> Layout:
+def _product(p: Propagation, op: Op, first: Ref, second: Ref) -> Layout:
     one, two = p.layout(first), p.layout(second)
     contracted = two[-2] if len(two) > 1 else two[-1]
     p.equate(op, one[-1], contracted)
     rows, columns = one[-2:-1], (two[-1:] if len(two) > 1 else ())
-    if columns and p.graph.values[second].is_constant:
-        p.layers.append(Layer(op, second, len(two) - 1, columns[0]))
+    if columns and p.graph.values[second.value].is_constant:
+        p.layers.append(Layer(op, second.value, len(two) - 1, columns[0]))
     rank = len(p.output_shape(op)) - len(rows) - len(columns)
     batch = aligned(p, op, [one[:-2], two[:-2]], p.output_shape(op)[:rank])
     return (*batch, *rows, *columns)
+
+
+@AXIS_RULES.register("inner")
+def _inner(p: Propagation, op: Op) -> Sequence[Layout]:
+    """``(..., m)`` and ``(---, m)`` to ``(..., ---)``."""
+    one, two = p.layout(data(op)), p.layout(tensor(op, 1, "other"))
+    p.equate(op, one[-1], two[-1])
+    return [(*one[:-1], *two[:-1])]
+
+
+@AXIS_RULES.register("outer", "ger")
+def _outer(p: Propagation, op: Op) -> Sequence[Layout]:
+    """Each item of one vector times each of the other."""
+    return [(*p.layout(data(op)), *p.layout(tensor(op, 1, "vec2")))]
+
+
+@AXIS_RULES.register("tensordot")
+def _tensordot(p: Propagation, op: Op) -> Sequence[Layout]:
+    """Sums over pairs of dimensions; the others of both tensors are left. A number pairs the last with the first."""
+    one, two = p.layout(tensor(op, 0, "a", "self")), p.layout(tensor(op, 1, "b", "other"))
+    pairs = op.argument(2, "dims", 2)
+    if isinstance(pairs, int):
+        pairs = (range(len(one) - pairs, len(one)), range(pairs))
+    left, right = dims([*pairs[0]], len(one)), dims([*pairs[1]], len(two))
+    for first, second in zip(left, right, strict=True):
+        p.equate(op, one[first], two[second])
+    return [
+        (
+            *(axis for number, axis in enumerate(one) if number not in left),
+            *(axis for number, axis in enumerate(two) if number not in right),
+        )
+    ]
+
+
+@AXIS_RULES.register("cdist")
+def _distances(p: Propagation, op: Op) -> Sequence[Layout]:
+    """Rows ``(..., n, m)`` and ``(..., k, m)`` to distances ``(..., n, k)``."""
+    one, two = p.layout(tensor(op, 0, "x1")), p.layout(tensor(op, 1, "x2"))
+    p.equate(op, one[-1], two[-1])
+    return [(*aligned(p, op, [one[:-2], two[:-2]], p.output_shape(op)[:-2]), one[-2], two[-2])]
+
+
+@AXIS_RULES.register("cosine_similarity")
+def _similarity(p: Propagation, op: Op) -> Sequence[Layout]:
+    """Both tensors broadcast, and one dimension goes."""
+    return _compared(p, op, 1)
+
+
+@AXIS_RULES.register("pairwise_distance", "linalg_vecdot", "vecdot")
+def _compared_last(p: Propagation, op: Op) -> Sequence[Layout]:
+    """The same over the last dimension, unless another is given."""
+    return _compared(p, op, -1)
+
+
+def _compared(p: Propagation, op: Op, default: int) -> Sequence[Layout]:
+    layouts = [p.layout(tensor(op, number, f"x{number + 1}", "xy"[number])) for number in (0, 1)]
+    rank = max(map(len, layouts))
+    sizes = [[1] * (rank - len(layout)) + [*map(p.solver.length, layout)] for layout in layouts]
+    joined = aligned(p, op, layouts, [max(pair) for pair in zip(*sizes, strict=True)])
+    at = op.kwargs.get("dim", op.args[2] if op.kind == "cosine_similarity" and len(op.args) > 2 else default) % rank
+    kept = p.static_layout([1]) if len(p.output_shape(op)) == rank else ()
+    return [(*joined[:at], *kept, *joined[at + 1 :])]
 
 
 @AXIS_RULES.register("einsum")

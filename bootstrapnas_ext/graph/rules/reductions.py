@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from bootstrapnas_ext.graph.axes import Layout
 from bootstrapnas_ext.graph.ir import Op
 from bootstrapnas_ext.graph.propagate import AXIS_RULES, NoRuleError, Propagation
-from bootstrapnas_ext.graph.rules.arguments import data, dims
+from bootstrapnas_ext.graph.rules.arguments import data, data_and_others, dims
 from bootstrapnas_ext.graph.rules.elementwise import broadcast
 
 _RANKED = [
@@ -18,8 +19,8 @@ _RANKED = [
 _RANKED += [f"{name}_with_indices" for name in _RANKED if "max_pool" in name]
 _RESIZING = ["interpolate", "upsample", "upsample_nearest", "upsample_bilinear", "grid_sample"]
 _REDUCTIONS = """
-    mean sum nansum nanmean prod amax amin logsumexp var std norm vector_norm linalg_vector_norm all any var_mean
-    std_mean argmax argmin median nanmedian aminmax count_nonzero
+    mean sum nansum nanmean prod amax amin logsumexp var std all any var_mean std_mean argmax argmin median nanmedian
+    aminmax count_nonzero
 """.split()  # noqa: SIM905
 
 
@@ -32,7 +33,7 @@ def _pooling(p: Propagation, op: Op) -> Sequence[Layout]:
         raise NoRuleError(msg)
     for axis in layout[2:]:
         p.solver.freeze(axis, f"{op.name} mixes positions")
-    for index in op.tensors[1:]:
+    for index in data_and_others(op)[1]:
         p.freeze(index, f"{op.name} mixes positions")
     return [(*layout[:2], *p.static_layout(p.shape(index)[2:])) for index in op.outputs]
 
@@ -40,12 +41,19 @@ def _pooling(p: Propagation, op: Op) -> Sequence[Layout]:
 @AXIS_RULES.register(*_REDUCTIONS)
 def _reduce(p: Propagation, op: Op) -> Sequence[Layout]:
     """Reduced dimensions go, or stay as 1."""
-    layout = p.layout(data(op))
     given = op.argument(1, "dim", op.kwargs.get("axis"))
-    if op.kind in ("norm", "vector_norm", "linalg_vector_norm"):
-        given = op.argument(2, "dim")
-    if isinstance(given, bool):  # `unbiased` of `var`
-        given = None
+    return _over(p, op, None if isinstance(given, bool) else given)  # `unbiased` of `var`
+
+
+@AXIS_RULES.register("norm", "linalg_norm", "linalg_vector_norm", "linalg_matrix_norm")
+def _norm(p: Propagation, op: Op) -> Sequence[Layout]:
+    """The same, with the order of the norm before the dimensions."""
+    default = (-2, -1) if op.kind == "linalg_matrix_norm" else None
+    return _over(p, op, op.argument(2, "dim", default))
+
+
+def _over(p: Propagation, op: Op, given: Any) -> Sequence[Layout]:
+    layout = p.layout(data(op))
     reduced = dims(given or (0 if given == 0 else None), len(layout))
     read = {*p.graph.consumers, *p.graph.outputs}
     if any(op.outputs[number] in read or len(op.outputs) == 1 for number in _indices(op)):

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from bootstrapnas_ext.graph.axes import Axis, Layout
 from bootstrapnas_ext.graph.ir import Op
 from bootstrapnas_ext.graph.propagate import AXIS_RULES, NoRuleError, Propagation
-from bootstrapnas_ext.graph.rules.arguments import data, dim, dims, spread, tensor
+from bootstrapnas_ext.graph.rules.arguments import data, dim, spread, tensor
 
 
 @AXIS_RULES.register("flatten", "squeeze", "unsqueeze", "ravel", "atleast_2d", "atleast_3d")
@@ -139,82 +138,6 @@ def _repeat_interleave(p: Propagation, op: Op) -> Sequence[Layout]:
         raise NoRuleError(msg)
     at = dim(op, 2, len(layout))
     return [(*layout[:at], p.solver.repeat(layout[at], times), *layout[at + 1 :])]
-
-
-@AXIS_RULES.register("permute", "transpose", "swapaxes", "swapdims", "movedim", "moveaxis", "t", "T", "mT", "adjoint")
-def _permute(p: Propagation, op: Op) -> Sequence[Layout]:
-    """Dimensions change places."""
-    layout = p.layout(data(op))
-    order = list(range(len(layout)))
-    if op.kind == "permute":
-        order = dims(spread(op, 1) or op.kwargs.get("dims"), len(layout))
-    elif op.kind in ("movedim", "moveaxis"):
-        source, target = (dims(op.argument(number, name), len(layout)) for number, name in _MOVES)
-        order = [number for number in order if number not in source]
-        for to, number in sorted(zip(target, source, strict=True)):
-            order.insert(to, number)
-    elif op.kind in ("mT", "adjoint"):
-        order[-2:] = order[:-3:-1]
-    elif op.kind == "T":
-        order.reverse()
-    elif len(layout) > 1:
-        names = ("axis0", "axis1") if "axis0" in op.kwargs else ("dim0", "dim1")
-        one, two = dims([op.argument(1, names[0], 0), op.argument(2, names[1], 1)], len(layout))
-        order[one], order[two] = order[two], order[one]
-    return [tuple(layout[number] for number in order)]
-
-
-_MOVES = ((1, "source"), (2, "destination"))
-
-
-@AXIS_RULES.register("pixel_shuffle")
-def _pixel_shuffle(p: Propagation, op: Op) -> Sequence[Layout]:
-    """Channels ``(C, r, r)`` become positions: whole parts of ``r * r`` channels stay together."""
-    *batch, channels, rows, columns = p.layout(data(op))
-    for position in (rows, columns):
-        p.solver.freeze(position, f"{op.name} mixes positions")
-    *_, out, height, width = p.output_shape(op)
-    kept = p.solver.fresh(out)
-    p.equate(op, channels, p.solver.repeat(kept, p.solver.length(channels) // out))
-    return [(*batch, kept, *p.static_layout([height, width]))]
-
-
-@AXIS_RULES.register("pixel_unshuffle")
-def _pixel_unshuffle(p: Propagation, op: Op) -> Sequence[Layout]:
-    """Positions become channels ``(C, r, r)``."""
-    *batch, channels, rows, columns = p.layout(data(op))
-    for position in (rows, columns):
-        p.solver.freeze(position, f"{op.name} mixes positions")
-    *_, out, height, width = p.output_shape(op)
-    axis = p.solver.repeat(channels, out // p.solver.length(channels))
-    return [(*batch, axis, *p.static_layout([height, width]))]
-
-
-@AXIS_RULES.register("channel_shuffle", "native_channel_shuffle")
-def _channel_shuffle(p: Propagation, op: Op) -> Sequence[Layout]:
-    """Channels ``(groups, n)`` become ``(n, groups)``; each of the n lives or dies in all groups."""
-    layout, groups = p.layout(data(op)), op.argument(1, "groups")
-    kept = p.solver.fresh(p.solver.length(layout[1]) // groups)
-    p.equate(op, layout[1], kept * groups)
-    return [(layout[0], p.solver.repeat(kept, groups), *layout[2:])]
-
-
-_IN_ORDER = ("sort", "cumsum", "cumprod", "cummax", "cummin")
-
-
-@AXIS_RULES.register("roll", "flip", "tril", "triu", *_IN_ORDER)
-def _among_positions(p: Propagation, op: Op) -> Sequence[Layout]:
-    """Items move inside dimensions, or depend on those before them, so these cannot be channels."""
-    layout = p.layout(data(op))
-    given: Any = None
-    if op.kind in ("roll", "flip"):
-        at = 2 if op.kind == "roll" else 1
-        given = (spread(op, at) if op.kind == "flip" else op.argument(at, "dims")) or op.kwargs.get("dims")
-    elif op.kind in _IN_ORDER:
-        given = dim(op, 1, len(layout), -1)
-    for number in dims(given, len(layout)):
-        p.solver.freeze(layout[number], f"{op.name} moves items along it, or depends on their order")
-    return [layout for _ in op.outputs]
 
 
 def follow_sizes(
