@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import wraps
 from types import MethodType
 from typing import Any, NamedTuple, TypeVar
@@ -33,8 +34,9 @@ from torch.utils import _pytree as pytree
 
 from bootstrapnas_ext.errors import ModelError, first_line
 from bootstrapnas_ext.functions import STAND_INS
-from bootstrapnas_ext.graph import ModelGraph, ModuleCall, Op, Ref, Value
+from bootstrapnas_ext.graph import ModelGraph, ModuleCall, Op, Path, Place, Ref, Value
 from bootstrapnas_ext.inputs import ExampleInput, refuse_hidden_tensors
+from bootstrapnas_ext.marks import marked, places, without_mark
 
 __all__ = ["HookMode", "add_pre_hook", "bare_copy", "copy_of", "original_forward", "trace", "unwrap", "wrap"]
 
@@ -77,6 +79,17 @@ class _Sites:
         return f"{stem}:{self.calls[stem]}"
 
 
+@dataclass(frozen=True)
+class _Pending:
+    """An operation that has begun, with what is known of its arguments, and the tensors that it has made."""
+
+    op_meta: OpMeta
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    places: Mapping[Path, Place]
+    made: list[int] = field(default_factory=list)
+
+
 class _Tracer(GraphBuilderMode):
     """NNCF's graph builder, which also keeps all shapes, module calls and nested inputs and outputs."""
 
@@ -91,7 +104,7 @@ class _Tracer(GraphBuilderMode):
         self._index: dict[tuple[int, int], int] = {}
         self._unknown: list[tuple[torch.Tensor, int]] = []
         self._constants: dict[int | None, list[tuple[_Span, int]]] = {}
-        self._pending: dict[int, tuple[OpMeta, tuple[Any, ...], dict[str, Any], list[int]]] = {}
+        self._pending: dict[int, _Pending] = {}
         self.sites = _Sites(model)
         self._site_of: dict[str, str] = {}
         self._memory: dict[int | None, int] = {}
@@ -132,7 +145,7 @@ class _Tracer(GraphBuilderMode):
         return self._index[info.source_node_id, info.output_port_id]
 
     def _to_ref(self, leaf: Any) -> Any:
-        return Ref(self.value_of(leaf)) if isinstance(leaf, torch.Tensor) else leaf
+        return Ref(self.value_of(leaf)) if isinstance(leaf, torch.Tensor) else without_mark(leaf)
 
     def _map_refs(self, tree: Any) -> Any:
         with self.disable():
@@ -154,7 +167,9 @@ class _Tracer(GraphBuilderMode):
     def register_op_node(self, args: Any, kwargs: dict[str, Any], op_meta: OpMeta) -> None:
         super().register_op_node(args, kwargs, op_meta)
         node = op_meta.extra_info["node_id"]
-        self._pending[node] = (op_meta, self._map_refs(tuple(args)), self._map_refs(kwargs), [])
+        with self.disable():
+            found = {path[1:]: place for path, place in places((tuple(args), kwargs)).items()}
+        self._pending[node] = _Pending(op_meta, self._map_refs(tuple(args)), self._map_refs(kwargs), found)
         with self.disable():
             tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
             self._memory = {_memory(tensor): self.value_of(tensor) for tensor in tensors if tensor.numel()}
@@ -168,20 +183,20 @@ class _Tracer(GraphBuilderMode):
                 with self.disable():
                     alias = self._memory.get(_memory(value))
                 known = self._add_value(value, "op", op_meta.op_name, alias)
-                self._pending[node][3].append(known)
+                self._pending[node].made.append(known)
             self._index[node, port_id] = known
         return result
 
     def _passed_through(self, value: torch.Tensor, op_meta: OpMeta) -> int | None:
         """Returns the index of a tensor that an operation returns just as it got it, such as a cast to its own type."""
-        _, args, kwargs, _ = self._pending[op_meta.extra_info["node_id"]]
+        pending = self._pending[op_meta.extra_info["node_id"]]
         function = _function_name(op_meta.func)
         site = self._site_of[op_meta.op_name]
-        if _is_in_place(function) or kwargs.get("out") is not None or site in self._keep:
+        if _is_in_place(function) or pending.kwargs.get("out") is not None or site in self._keep:
             return None
         with self.disable():
             known = self.tensor_info.get(value) is not None
-        passed = {leaf.value for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Ref)}
+        passed = {leaf.value for leaf in pytree.tree_leaves((pending.args, pending.kwargs)) if isinstance(leaf, Ref)}
         if not known or (index := self.value_of(value)) not in passed:
             return None
         self.passed.add(site)
@@ -197,19 +212,21 @@ class _Tracer(GraphBuilderMode):
 
     def execute_post_hooks(self, outputs: Any, op_meta: OpMeta) -> Any:
         result = super().execute_post_hooks(outputs, op_meta)
-        op_meta, args, kwargs, made = self._pending.pop(op_meta.extra_info["node_id"])
+        pending = self._pending.pop(op_meta.extra_info["node_id"])
+        op_meta = pending.op_meta
         function = _function_name(op_meta.func)
-        if made or function == "__setitem__":  # the only one that changes a tensor and returns none
+        if pending.made or function == "__setitem__":  # the only one that changes a tensor and returns none
             self.ops.append(
                 Op(
                     name=op_meta.op_name,
                     kind=function.strip("_"),
-                    in_place=_is_in_place(function) or kwargs.get("out") is not None,
+                    in_place=_is_in_place(function) or pending.kwargs.get("out") is not None,
                     module=self.sites.path(self.module_call_stack[-1]),
-                    args=args,
-                    kwargs=kwargs,
-                    outputs=tuple(made),
+                    args=pending.args,
+                    kwargs=pending.kwargs,
+                    outputs=tuple(pending.made),
                     site=self._site_of[op_meta.op_name],
+                    places=pending.places,
                 )
             )
         return result
@@ -305,7 +322,7 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], ke
     training = {module: module.training for module in model.modules()}
     try:
         model.eval()
-        with torch.no_grad(), _Tracer(model, keep) as tracer:
+        with torch.no_grad(), marked(model), _Tracer(model, keep) as tracer:
             refuse_hidden_tensors((args, kwargs), "The example input")
             for name, tensor in ExampleInput(args, dict(kwargs)).named(forward).items():
                 tracer.register_input(name, tensor)

@@ -21,11 +21,11 @@ from torch.utils import _pytree as pytree
 from bootstrapnas_ext._nncf import HookMode
 from bootstrapnas_ext.elasticity import Elasticity
 from bootstrapnas_ext.errors import ModelError
-from bootstrapnas_ext.graph import ModelGraph, Ref
+from bootstrapnas_ext.graph import ModelGraph, Place, Ref
 from bootstrapnas_ext.graph.blocks import Block
 from bootstrapnas_ext.graph.ir import ATTRIBUTE
 from bootstrapnas_ext.inputs import ExampleInput
-from bootstrapnas_ext.ports import Arrival, Finding, Place, Port, Probe, is_pytorchs, same
+from bootstrapnas_ext.ports import Arrival, Finding, Port, Probe, is_pytorchs, same
 from bootstrapnas_ext.skipping import Skip
 from bootstrapnas_ext.space import Subnet
 
@@ -50,7 +50,9 @@ class Executor:
         # Looking a module up by its path on every forward would cost more than slicing its weight.
         self._looked_for_checkpoints = False
         self._sources = {
-            place: (model.get_submodule(place.module), port) for port in reversed(ports) for place in port.places
+            source.place: (model.get_submodule(source.place.module), port, source.path)
+            for port in reversed(ports)
+            for source in port.sources
         }
 
     def skipped(self, subnet: Subnet) -> list[Block]:
@@ -63,11 +65,14 @@ class Executor:
 
     def shadows(self) -> dict[Place, Any]:
         """Returns for each attribute that hooks change its value in the active subnet."""
-        return {place: port.change(getattr(owner, place.attribute)) for place, (owner, port) in self._sources.items()}
+        return {
+            place: port.change(getattr(owner, place.attribute)) if isinstance(port.traced, Ref) else port.part(path)
+            for place, (owner, port, path) in self._sources.items()
+        }
 
     def code_hooks(self) -> dict[tuple[str, int], Callable[[Any], Any]]:
         """Returns what changes the arguments that the model's code makes."""
-        return {port.key: port.change for port in self.ports if not port.places}
+        return {port.key: port.change for port in self.ports if not port.sources}
 
     def run(
         self,
@@ -102,11 +107,11 @@ class Executor:
     @contextmanager
     def _shadowed(self, values: Mapping[Place, Any]) -> Iterator[None]:
         """As :func:`shadowed`; what the model wrote into parts of buffers, or in their place, goes into the buffers."""
-        homes = {place: _home(owner, place.attribute) for place, (owner, _) in self._sources.items()}
+        homes = {place: _home(owner, place.attribute) for place, (owner, _, _) in self._sources.items()}
         with _swapped((homes[place], place.attribute, value) for place, value in values.items()):
             yield
             parts = {place: homes[place].get(place.attribute) for place in values}
-        for place, (owner, port) in self._sources.items():
+        for place, (owner, port, _) in self._sources.items():
             part, whole = parts[place], getattr(owner, place.attribute)
             is_another = part is not values[place] and getattr(part, "shape", None) == values[place].shape
             # BatchNorm does not mark its statistics as changed, so it is the mode that tells that they may be.
@@ -121,10 +126,26 @@ class Executor:
 
         Their code may read such a number for something else, too.
         """
+        return self.without_places(
+            place
+            for place, (owner, port, _) in self._sources.items()
+            if not isinstance(port.traced, Ref) and not is_pytorchs(owner)
+        )
+
+    @property
+    def places(self) -> frozenset[Place]:
+        """The attributes that it changes."""
+        return frozenset(self._sources)
+
+    def without_places(self, places: Iterable[Place]) -> Executor:
+        """
+        Returns an executor that leaves attributes alone, and changes by hooks what comes from them.
+
+        :param places: The attributes.
+        """
+        left = frozenset(places)
         ports = (
-            port
-            if isinstance(port.traced, Ref) or is_pytorchs(self._model.get_submodule(port.op.module))
-            else replace(port, places=())
+            port if left.isdisjoint(source.place for source in port.sources) else replace(port, sources=())
             for port in self.ports
         )
         return Executor(self._model, self.graph, self.elasticities, tuple(ports))
@@ -179,7 +200,8 @@ class Executor:
         """
         Returns an executor that knows by trial where each argument comes from.
 
-        One trial is not enough: what the code computes from one width may be right for another by chance.
+        One trial is not enough: what the code computes from one width may be right for another by chance. If it leaves
+        an attribute alone that this one changes, it must be tried anew without it, since others may have needed it.
 
         :param probes: What :meth:`probe` returned for several subnets.
         """
@@ -187,16 +209,16 @@ class Executor:
         for port in self.ports:
             findings = [probe[port.key] for probe in probes if port.key in probe]
             found = {finding.arrival for finding in findings}
-            if port.number == ATTRIBUTE and port.places:
+            if port.number == ATTRIBUTE and port.sources:
                 ports.append(port)
             elif Arrival.AS_TRACED in found or Arrival.OTHER in found:
                 hooks = port.limited_to(finding.wrong for finding in findings)
                 unsteady = Arrival.OTHER in found or Arrival.RIGHT in found
-                ports.append(replace(port, hooks=hooks, places=(), unsteady=unsteady))
-            elif port.places and Arrival.RIGHT in found:
+                ports.append(replace(port, hooks=hooks, sources=(), unsteady=unsteady))
+            elif port.sources and Arrival.RIGHT in found:
                 ports.append(port)
             elif isinstance(port.traced, Ref):  # its shape does not tell whether its hook was at work
-                ports.append(replace(port, places=()))
+                ports.append(replace(port, sources=()))
             # else: the argument is right without a hook, since it is static or the code computes it from shapes
         return Executor(self._model, self.graph, self.elasticities, tuple(ports))
 

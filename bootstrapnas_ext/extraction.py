@@ -18,10 +18,9 @@ from bootstrapnas_ext import _nncf
 from bootstrapnas_ext._nncf import HookMode
 from bootstrapnas_ext.errors import ExportError, first_line
 from bootstrapnas_ext.execution import check_counts, shadowed
-from bootstrapnas_ext.graph import ModelGraph
+from bootstrapnas_ext.graph import ModelGraph, Place
 from bootstrapnas_ext.inputs import ExampleInput
 from bootstrapnas_ext.modes import evaluation_mode
-from bootstrapnas_ext.ports import Place
 from bootstrapnas_ext.skipping import Skip, pass_through
 from bootstrapnas_ext.supernet import Supernet
 
@@ -104,7 +103,7 @@ def _needed_code_hooks(supernet: Supernet) -> dict[tuple[str, int], Callable[[An
     return {
         port.key: port.change
         for port in supernet.executor.ports
-        if not port.places and (port.changes() or (port.unsteady and is_small))
+        if not port.sources and (port.changes() or (port.unsteady and is_small))
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
@@ -12,21 +13,20 @@ from torch import Tensor, nn
 
 from bootstrapnas_ext.elasticity import Hook, PortHook
 from bootstrapnas_ext.errors import ModelError
-from bootstrapnas_ext.graph import ModelGraph, Op, Ref
+from bootstrapnas_ext.graph import ModelGraph, Op, Path, Place, Ref, part_of
 from bootstrapnas_ext.graph.ir import ATTRIBUTE
-from bootstrapnas_ext.graph.propagate import Path
 
 
-class Place(NamedTuple):
+class Source(NamedTuple):
     """
-    An attribute of a module.
+    An attribute that an argument, or a part of it, comes from.
 
-    :param module: Path of the module.
-    :param attribute: Name of the attribute.
+    :param place: The attribute.
+    :param path: The way to the part; empty for the whole argument.
     """
 
-    module: str
-    attribute: str
+    place: Place
+    path: Path = ()
 
 
 class Arrival(Enum):
@@ -68,7 +68,8 @@ class Port:
     :param argument: As in :attr:`Hook.argument`.
     :param hooks: What changes the argument, in order.
     :param traced: The argument in the trace; a :class:`Ref` for a tensor.
-    :param places: Attributes that the argument comes from; empty if the model's code makes it.
+    :param sources: Attributes that the argument, or all of it that hooks change, comes from; empty if the model's code
+        makes it.
     :param unsteady: Whether the model's code computes the argument from what subnets change, and not as they need it.
     """
 
@@ -77,7 +78,7 @@ class Port:
     argument: str | None
     hooks: tuple[PortHook, ...]
     traced: Any
-    places: tuple[Place, ...]
+    sources: tuple[Source, ...]
     unsteady: bool = False
 
     @property
@@ -88,6 +89,22 @@ class Port:
     def changes(self) -> bool:
         """Returns whether the operation must get something else in the active subnet than in the trace."""
         return isinstance(self.traced, Ref) or not same(self.traced, self.change(self.traced))
+
+    def rule(self, path: Path) -> Any:
+        """
+        Returns something that is equal for ports that change a part of their argument alike.
+
+        :param path: The way to the part.
+        """
+        return next((hook.rules()[path] for hook in self.hooks if path in hook.rules()), self.hooks)
+
+    def part(self, path: Path) -> Any:
+        """
+        Returns a part of what the operation gets in the active subnet instead of the number or tuple of the trace.
+
+        :param path: The way to the part.
+        """
+        return part_of(self.change(self.traced), path)
 
     def limited_to(self, parts: Iterable[Sequence[Iterable[Path]]]) -> tuple[PortHook, ...]:
         """
@@ -133,17 +150,36 @@ def collect_ports(model: nn.Module, graph: ModelGraph, hooks: Iterable[Hook]) ->
             traced = getattr(owner, argument or "", None) if is_pytorchs(owner) else None
         else:
             traced = op.at_port(number)
+        modules = tuple(hook.module for hook in found)
         if isinstance(traced, Ref):
-            sources = places.get(graph.values[traced.value].name, ())
+            sources = [Source(place) for place in places.get(graph.values[traced.value].name, ())]
         else:
-            sources = _argument_places(model, op, argument, traced)
-        ports.append(Port(op, number, argument, tuple(hook.module for hook in found), traced, tuple(sources)))
+            sources = _sources(model, op, number, argument, traced, modules)
+        ports.append(Port(op, number, argument, modules, traced, tuple(sources)))
     return tuple(_without_conflicts(graph, ports))
+
+
+def _sources(
+    model: nn.Module, op: Op, number: int, argument: str | None, traced: Any, hooks: Iterable[PortHook]
+) -> list[Source]:
+    """Returns the attributes of all parts of a number or tuple that hooks change; none if one part is no attribute."""
+    parts = [path for hook in hooks for path in hook.rules()]
+    if not parts:
+        return []
+    value = getattr(model.get_submodule(op.module), argument, None) if argument else None
+    if argument and value is not None and same(value, traced):
+        return [Source(Place(op.module, argument))]
+    if number == ATTRIBUTE:
+        return []
+    start = op.place_in_call(number)
+    found = {path: op.places.get((start, *path)) for path in parts}
+    sources = [Source(place, path) for path, place in found.items() if place is not None]
+    return sources if len(sources) == len(found) else []
 
 
 def _without_conflicts(graph: ModelGraph, ports: Sequence[Port]) -> Iterator[Port]:
     """
-    Takes the attribute from ports of a module that is called several times, if not all calls need the same value.
+    Takes the attributes from ports if not all uses of an attribute need the same value.
 
     A norm without weights, for example, may be called with tensors of different widths.
     """
@@ -151,11 +187,23 @@ def _without_conflicts(graph: ModelGraph, ports: Sequence[Port]) -> Iterator[Por
     calls: dict[tuple[str, str], list[Op]] = {}
     for op in graph.ops:
         calls.setdefault((op.module, op.kind), []).append(op)
+    uses = Counter(place for op in graph.ops for place in op.places.values())
+    rules: dict[Place, list[Any]] = {}
     for port in ports:
-        alike = isinstance(port.traced, Ref) or all(
+        for place, path in port.sources if port.number != ATTRIBUTE else ():
+            rules.setdefault(place, []).append(port.rule(path))
+
+    def is_like_others(port: Port, source: Source) -> bool:
+        if source.place in uses and port.number != ATTRIBUTE:
+            needed = rules[source.place]
+            return len(needed) == uses[source.place] and all(rule == needed[0] for rule in needed)
+        return all(
             hooks.get((op.name, port.number, port.argument)) == port.hooks for op in calls[port.op.module, port.op.kind]
         )
-        yield port if alike else replace(port, places=())
+
+    for port in ports:
+        alike = isinstance(port.traced, Ref) or all(is_like_others(port, source) for source in port.sources)
+        yield port if alike else replace(port, sources=())
 
 
 def _places_by_tensor(model: nn.Module) -> dict[str, list[Place]]:
@@ -172,11 +220,6 @@ def _places_by_tensor(model: nn.Module) -> dict[str, list[Place]]:
 def is_pytorchs(module: nn.Module) -> bool:
     """Whether PyTorch wrote what the module does, so that its attributes mean what their names say."""
     return type(module).forward.__module__.startswith("torch.nn.")
-
-
-def _argument_places(model: nn.Module, op: Op, argument: str | None, traced: Any) -> list[Place]:
-    value = getattr(model.get_submodule(op.module), argument, None) if argument else None
-    return [Place(op.module, argument)] if argument and value is not None and same(value, traced) else []
 
 
 def same(one: Any, two: Any) -> bool:

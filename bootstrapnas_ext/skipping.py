@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from bootstrapnas_ext.graph import ModelGraph, ModuleCall, Ref
+from bootstrapnas_ext.graph import ModelGraph, ModuleCall, Place, Ref
 from bootstrapnas_ext.graph.blocks import ADDITIVE, Block
-from bootstrapnas_ext.ports import Place
 
 
 class Skip:

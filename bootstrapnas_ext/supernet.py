@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from functools import wraps
+from contextlib import contextmanager, suppress
+from functools import partial, wraps
 from itertools import chain
 from typing import Any
 
@@ -304,20 +304,25 @@ class Supernet:
         whole = {name: len(blocks) for part in self.elasticities for name, blocks in part.blocks.items()}
         return [{**subnet, **whole} for subnet in subnets]
 
-    def _be_careful(self, forward: Any) -> None:
-        """Changes numbers by hooks where the user's code reads an attribute for more than the argument."""
-        careful = self.executor.by_hooks()
-        if careful.shadows().keys() == self.executor.shadows().keys():
-            return
+    def _probed(self, executor: Executor, probe: Callable[[Executor, Mapping[str, int]], Probe]) -> Executor:
+        """Returns the executor that knows where arguments come from."""
+        while True:
+            settled = executor.settled([probe(executor, subnet) for subnet in self._without_skips()])
+            lost = executor.places - settled.places
+            if not lost:
+                return settled
+            executor = executor.without_places(lost)
+
+    def _agree(self, forward: Callable[..., Any], one: Executor, two: Executor) -> bool:
+        """Whether two executors compute the same."""
         for subnet in self._without_skips():
             with self.activate(subnet):
                 try:
-                    same = equal(*(one.run(forward, self.active, self.example) for one in (self.executor, careful)))
+                    if not equal(*(executor.run(forward, self.active, self.example) for executor in (one, two))):
+                        return False
                 except Exception:  # a number that fits one of its uses only
-                    same = False
-            if not same:
-                self.executor = careful
-                return
+                    return False
+        return True
 
     def _settle(self) -> Refused:
         """
@@ -333,22 +338,26 @@ class Supernet:
             self.forget()
             return own_forward(*fresh.args, **fresh.kwargs)
 
-        def probe(subnet: Mapping[str, int]) -> Probe:
+        def probe(executor: Executor, subnet: Mapping[str, int]) -> Probe:
             with self.activate(subnet):
                 check = shape_check(self.graph, self.active, self.shape)
-                return self.executor.probe(forward, self.example, check)
+                return executor.probe(forward, self.example, check)
 
         def run(subnet: Mapping[str, int]) -> None:
             with self.activate(subnet):
                 check_shapes(self.executor, forward, self.example, self.active, self.shape)
 
         whole = self._without_skips()
+        quick, careful = self.executor, self.executor.by_hooks()
         try:
-            probes = [probe(subnet) for subnet in whole]
+            self.executor = self._probed(careful, probe)
         except Exception:  # whatever the model's own code raises
-            return self._refused(self._maximum, whole, probe)
-        self.executor = self.executor.settled(probes)
-        self._be_careful(forward)
+            return self._refused(self._maximum, whole, partial(probe, careful))
+        if quick.places != careful.places:
+            with suppress(Exception):  # its code reads an attribute for more than an argument
+                quick = self._probed(quick, probe)
+                if self._agree(forward, quick, self.executor):
+                    self.executor = quick
         check_maximum(self.executor, forward, self.example, self._maximum)
         for runs, subnet in ((self._maximum, whole[0]), (whole[0], self.space.minimum)):
             try:

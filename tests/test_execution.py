@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from bootstrapnas_ext import _nncf
 from bootstrapnas_ext.execution import shadowed
 from bootstrapnas_ext.extraction import extract
+from bootstrapnas_ext.graph import Place
 from bootstrapnas_ext.inputs import ExampleInput
-from bootstrapnas_ext.ports import Place
 from bootstrapnas_ext.supernet import Supernet
 from tests.zoo import NETS, assert_close, build, image, outputs, some_subnets
 

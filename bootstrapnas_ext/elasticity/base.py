@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from bootstrapnas_ext.config import ElasticityConfig
 from bootstrapnas_ext.config.rules import DIMENSIONS
-from bootstrapnas_ext.graph import ModelGraph, Propagation
+from bootstrapnas_ext.graph import ModelGraph, Path, Propagation
 from bootstrapnas_ext.graph.blocks import Block
-from bootstrapnas_ext.graph.propagate import Path
 from bootstrapnas_ext.registry import Registry
 from bootstrapnas_ext.space import Choice, Subnet
 
@@ -50,6 +49,14 @@ class PortHook(nn.Module):
         :param value: The argument of the maximum subnet.
         """
         raise NotImplementedError
+
+    def rules(self) -> Mapping[Path, Any]:
+        """
+        Returns which parts of its argument it changes, and something that is equal for hooks that change it alike.
+
+        The part that is the whole argument is named by the empty way into it.
+        """
+        return {(): self}
 
     def wrong_parts(self, value: Any, traced: Any) -> frozenset[Path]:
         """

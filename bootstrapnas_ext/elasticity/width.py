@@ -30,8 +30,7 @@ from bootstrapnas_ext.elasticity.base import (
 from bootstrapnas_ext.elasticity.importance import IMPORTANCES
 from bootstrapnas_ext.elasticity.width_rules import GroupRules
 from bootstrapnas_ext.errors import ConfigError
-from bootstrapnas_ext.graph import Axis, Layer, Layout, PortValue, Propagation
-from bootstrapnas_ext.graph.propagate import Path
+from bootstrapnas_ext.graph import Axis, Layer, Layout, Path, PortValue, Propagation, part_of
 from bootstrapnas_ext.space import Choice, Subnet
 
 
@@ -196,21 +195,20 @@ class LengthHook(PortHook):
             value = _with_length(value, path, length, self.cell.subnet)
         return value
 
+    def rules(self) -> Mapping[Path, Any]:
+        elastic = {path: length for path, length in self.lengths.items() if length.axis.is_elastic}
+        return {(): self} if any(length.varying for length in elastic.values()) else elastic
+
     def wrong_parts(self, value: Any, traced: Any) -> frozenset[Path]:
         subnet = self.cell.subnet
         return frozenset(
-            path for path, length in self.lengths.items() if _at(value, path) != length.of(_at(traced, path), subnet)
+            path
+            for path, length in self.lengths.items()
+            if part_of(value, path) != length.of(part_of(traced, path), subnet)
         )
 
     def limited_to(self, parts: Container[Path]) -> LengthHook:
         return LengthHook(self.cell, {path: length for path, length in self.lengths.items() if path in parts})
-
-
-def _at(value: Any, path: Path) -> Any:
-    """Returns a part of an argument."""
-    for step in path:
-        value = getattr(value, str(step)) if isinstance(value, slice) else value[step]
-    return value
 
 
 def _with_length(value: Any, path: Path, length: Length, subnet: Subnet) -> Any:

@@ -2,7 +2,7 @@
 
 from bootstrapnas_ext.graph import rules as _rules  # registers the axis rules
 from bootstrapnas_ext.graph.axes import Axis, AxisSolver, Layout, Segment
-from bootstrapnas_ext.graph.ir import ModelGraph, ModuleCall, Op, Ref, Value
+from bootstrapnas_ext.graph.ir import ModelGraph, ModuleCall, Op, Path, Place, Ref, Value, part_of
 from bootstrapnas_ext.graph.propagate import AXIS_RULES, Layer, NoRuleError, PortValue, Propagation, propagate
 
 __all__ = [
@@ -15,11 +15,14 @@ __all__ = [
     "ModuleCall",
     "NoRuleError",
     "Op",
+    "Path",
+    "Place",
     "PortValue",
     "Propagation",
     "Ref",
     "Segment",
     "Value",
+    "part_of",
     "propagate",
 ]
 

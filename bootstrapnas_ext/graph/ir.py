@@ -6,10 +6,27 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 ATTRIBUTE = -1
 """Stands for a port where no argument must follow a subnet, but an attribute that the module's own code reads."""
+
+
+Path = tuple[int | str, ...]
+"""Where in an argument something is: positions in tuples and lists, keys, ``"start"`` and ``"stop"`` of slices, from
+the outermost in; empty for the argument itself."""
+
+
+class Place(NamedTuple):
+    """
+    An attribute of a module.
+
+    :param module: Path of the module.
+    :param attribute: Name of the attribute.
+    """
+
+    module: str
+    attribute: str
 
 
 @dataclass(frozen=True)
@@ -67,6 +84,8 @@ class Op:
     :param outputs: Indices of the tensors that it returned.
     :param site: What identifies it in another run: module, function, and how often the function had run there. NNCF's
         name does not always tell the modules of a list apart, so that what one of them runs renumbers the others.
+    :param places: Which integers among the arguments are attributes of modules, as the model's code reads them: the
+        argument's position or name and the way into it, to the attribute.
     """
 
     name: str
@@ -77,6 +96,7 @@ class Op:
     kwargs: dict[str, Any]
     outputs: tuple[int, ...]
     site: str = ""
+    places: Mapping[Path, Place] = field(default_factory=dict)
 
     def argument(self, position: int, name: str, default: Any = None) -> Any:
         """
@@ -103,6 +123,18 @@ class Op:
             if place in (position, name):
                 return port
         return None
+
+    def place_in_call(self, number: int) -> int | str:
+        """
+        Returns the position or the name of the argument at a port.
+
+        :param number: NNCF's port number.
+        :raises KeyError: If there is no such port.
+        """
+        for port, place, _ in self._arguments():
+            if port == number:
+                return place
+        raise KeyError(number)
 
     def at_port(self, number: int) -> Any:
         """
@@ -235,6 +267,18 @@ class ModelGraph:
     def site_index(self) -> dict[str, int]:
         """Operation site to its index."""
         return {op.site: index for index, op in enumerate(self.ops)}
+
+
+def part_of(value: Any, path: Path) -> Any:
+    """
+    Returns a part of an argument.
+
+    :param value: The argument.
+    :param path: The way into it.
+    """
+    for step in path:
+        value = getattr(value, str(step)) if isinstance(value, slice) else value[step]
+    return value
 
 
 def _refs(tree: Any) -> Iterator[Ref]:

@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from bootstrapnas_ext.graph.axes import Axis, AxisSolver, Layout
-from bootstrapnas_ext.graph.ir import ATTRIBUTE, ModelGraph, Op, Ref
+from bootstrapnas_ext.graph.ir import ATTRIBUTE, ModelGraph, Op, Path, Ref
 from bootstrapnas_ext.registry import Registry
 
-Path = tuple[int | str, ...]
 NOT_CHANNELS = "not a channel dimension"
 
 

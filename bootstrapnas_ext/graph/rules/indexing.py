@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from bootstrapnas_ext.graph.axes import Axis, Layout
-from bootstrapnas_ext.graph.ir import Op, Ref
-from bootstrapnas_ext.graph.propagate import AXIS_RULES, NoRuleError, Path, Propagation
+from bootstrapnas_ext.graph.ir import Op, Path, Ref
+from bootstrapnas_ext.graph.propagate import AXIS_RULES, NoRuleError, Propagation
 from bootstrapnas_ext.graph.rules.arguments import data
 from bootstrapnas_ext.graph.rules.elementwise import aligned
 from bootstrapnas_ext.graph.rules.parts import span
