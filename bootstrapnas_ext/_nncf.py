@@ -99,7 +99,7 @@ class _Tracer(GraphBuilderMode):
         self.passed: set[str] = set()
         self.values: list[Value] = []
         self.ops: list[Op] = []
-        self.adapted = False
+        self.adapted: set[str] = set()
         self.calls: list[ModuleCall | None] = []
         self._index: dict[tuple[int, int], int] = {}
         self._unknown: list[tuple[torch.Tensor, int]] = []
@@ -207,7 +207,7 @@ class _Tracer(GraphBuilderMode):
     ) -> Any:
         if func not in STAND_INS:
             return super().__torch_function__(func, types, args, kwargs)
-        self.adapted = True
+        self.adapted.add(self.sites.path(self.module_call_stack[-1]))
         return _run_stand_in(self, func, args, kwargs)
 
     def execute_post_hooks(self, outputs: Any, op_meta: OpMeta) -> Any:
@@ -353,7 +353,7 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], ke
         calls=tuple(call for call in tracer.calls if call is not None),
         counts=dict(tracer.sites.calls),
         passed=frozenset(tracer.passed),
-        adapted=tracer.adapted,
+        adapted=frozenset(tracer.adapted),
     )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from torch.utils import _pytree as pytree
 from bootstrapnas_ext._nncf import HookMode
 from bootstrapnas_ext.elasticity import Elasticity
 from bootstrapnas_ext.errors import ModelError
+from bootstrapnas_ext.functions import with_stand_ins
 from bootstrapnas_ext.graph import ModelGraph, Place, Ref
 from bootstrapnas_ext.graph.blocks import Block
 from bootstrapnas_ext.graph.ir import ATTRIBUTE
@@ -53,6 +55,31 @@ class Executor:
             source.place: (model.get_submodule(source.place.module), port, source.path)
             for port in reversed(ports)
             for source in port.sources
+        }
+
+    @cached_property
+    def _adapted(self) -> frozenset[str]:
+        """
+        Modules that run with stand-ins; the empty path is the model.
+
+        They are the outermost ones that PyTorch wrote, since these have short cuts of their own, which they do not take
+        under a function mode.
+        """
+        called = {"", *(call.module for call in self.graph.calls)}
+        found: set[str] = set()
+        for path in self.graph.adapted:
+            parts = path.split(".")
+            around = [name for length in range(len(parts) + 1) if (name := ".".join(parts[:length])) in called]
+            modules = ((name, self._model.get_submodule(name)) for name in around)
+            outermost = (name for name, one in modules if is_pytorchs(one) and not isinstance(one, nn.Sequential))
+            found.add(next(outermost, path))
+        return frozenset(found)
+
+    def _with_stand_ins(self) -> dict[Place, Callable[..., Any]]:
+        return {
+            Place(path, "forward"): with_stand_ins(self._model.get_submodule(path).forward)
+            for path in self._adapted
+            if path
         }
 
     def skipped(self, subnet: Subnet) -> list[Block]:
@@ -91,12 +118,17 @@ class Executor:
         """
         skip = Skip(self.graph, self.skipped(subnet))
         hooks = self.code_hooks()
-        with self._shadowed(self.shadows()), shadowed(self._model, skip.forwards):
-            if not hooks and not skip.needs_mode and observe is None and not self.graph.adapted:
-                result = forward(*example.args, **example.kwargs)
+        with self._shadowed(self.shadows()):
+            if not hooks and not skip.needs_mode and observe is None:
+                forward = with_stand_ins(forward) if "" in self._adapted else forward
+                with shadowed(self._model, {**self._with_stand_ins(), **skip.forwards}):
+                    result = forward(*example.args, **example.kwargs)
             else:
                 skip.read_inputs(example.named(forward))
-                with HookMode(self._model, hooks, skip.replace, skip.keep, observe, skip.counters) as mode:
+                with (
+                    shadowed(self._model, skip.forwards),
+                    HookMode(self._model, hooks, skip.replace, skip.keep, observe, skip.counters) as mode,
+                ):
                     result = forward(*example.args, **example.kwargs)
                 check_counts(self.graph, mode.calls, {op for op, _ in hooks} | skip.replace.keys())
         if torch.is_grad_enabled() and not self._looked_for_checkpoints:

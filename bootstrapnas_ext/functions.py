@@ -2,18 +2,21 @@
 
 Such a function consists of operations that could all follow a subnet, but it checks numbers first, or computes sizes
 from others. Its stand-in computes the same from the shapes of the weights that it gets, so a subnet needs no other
-numbers. Wherever the model runs under NNCF's function mode, the stand-in runs in the function's place.
+numbers. Wherever the model runs under NNCF's function mode, the stand-in runs in the function's place; elsewhere, the
+modules that call such a function run under a mode that does only this.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from bootstrapnas_ext.errors import ModelError
 
@@ -130,6 +133,30 @@ def _as_addend(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     if mask is None or mask.is_floating_point():
         return mask
     return torch.zeros_like(mask, dtype=dtype).masked_fill(mask, -math.inf)
+
+
+def with_stand_ins(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """
+    Returns a function that does the same, with stand-ins.
+
+    :param forward: Any function.
+    """
+
+    @wraps(forward)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with _StandIns():
+            return forward(*args, **kwargs)
+
+    return run
+
+
+class _StandIns(TorchFunctionMode):
+    """Runs the stand-ins in the place of their functions, and everything else as it is."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return STAND_INS.get(func, func)(*args, **(kwargs or {}))
 
 
 STAND_INS: dict[Callable[..., Any], Callable[..., Any]] = {

@@ -9,8 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bootstrapnas_ext._nncf import original_forward
 from bootstrapnas_ext.errors import ModelError
+from bootstrapnas_ext.extraction import extract
 from bootstrapnas_ext.functions import multi_head_attention_forward
+from bootstrapnas_ext.inputs import ExampleInput
+from bootstrapnas_ext.supernet import Supernet
 
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "plain": ({}, {}),
@@ -81,3 +85,53 @@ def test_given_keys_are_refused() -> None:
         multi_head_attention_forward(
             x, x, x, 8, 2, None, None, None, None, False, 0.0, x, None, static_k=torch.randn(6, 5, 4)
         )
+
+
+def encoder_layer() -> nn.TransformerEncoderLayer:
+    return nn.TransformerEncoderLayer(16, 4, 32, dropout=0.0, batch_first=True)
+
+
+class CallsTheFunction(nn.Module):
+    """Calls the function of attention itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.project, self.out, self.head = nn.Linear(16, 48), nn.Linear(16, 16), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.transpose(0, 1)
+        weights = (self.project.weight, self.project.bias, None, None, False, 0.0, self.out.weight, self.out.bias)
+        y, _ = F.multi_head_attention_forward(x, x, x, 16, 4, *weights, training=self.training)
+        return self.head(y.mean(0))
+
+
+@pytest.mark.parametrize(
+    ("model", "adapted"),
+    [
+        (nn.TransformerEncoder(encoder_layer(), 2), {""}),
+        (nn.Sequential(nn.Linear(16, 16), nn.TransformerEncoder(encoder_layer(), 2), nn.Linear(16, 3)), {"1"}),
+        (nn.Sequential(nn.Linear(16, 16), nn.Sequential(encoder_layer(), encoder_layer())), {"1.0", "1.1"}),
+        (CallsTheFunction(), {""}),
+    ],
+)
+def test_modules_of_pytorch_run_with_stand_ins_and_without_short_cuts(model: nn.Module, adapted: set[str]) -> None:
+    torch.manual_seed(0)
+    model.eval()
+    supernet = Supernet(model, torch.randn(2, 5, 16))
+    assert supernet.executor.code_hooks() == {}
+    assert supernet.executor._adapted == adapted
+    x = torch.randn(3, 7, 16)
+    with torch.no_grad(), supernet.activate({**supernet.space.maximum, **heads_only(supernet)}):
+        assert any(value < supernet.space.maximum[name] for name, value in supernet.active.items())
+        active = model(x)
+        observed = supernet.executor.run(original_forward(model), supernet.active, ExampleInput((x,)), lambda *_: None)
+        torch.testing.assert_close(active, observed)  # under NNCF's mode everywhere, as while it is traced
+    with torch.no_grad(), supernet.activate(supernet.space.minimum):
+        fitting = torch.randn(3, 5, 16)
+        torch.testing.assert_close(extract(supernet, supernet.active)(fitting), model(fitting))
+
+
+def heads_only(supernet: Supernet) -> dict[str, int]:
+    return {
+        choice.name: 1 for choice in supernet.space.choices if choice.dimension == "width" and choice.values[0] == 4
+    }

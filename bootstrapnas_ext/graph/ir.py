@@ -212,7 +212,7 @@ class ModelGraph:
     :param counts: How often each function ran in each module, by :attr:`Op.site` without the number; more often than
         there are operations where a function returned just what it got.
     :param passed: Sites of operations that were left out since they returned just what they got.
-    :param adapted: Whether a function of PyTorch ran as its stand-in, which subnets need; see
+    :param adapted: Modules in which a function of PyTorch ran as its stand-in, which subnets need; see
         :mod:`bootstrapnas_ext.functions`.
     """
 
@@ -222,7 +222,7 @@ class ModelGraph:
     calls: tuple[ModuleCall, ...]
     counts: Mapping[str, int] = field(default_factory=dict)
     passed: frozenset[str] = frozenset()
-    adapted: bool = False
+    adapted: frozenset[str] = frozenset()
 
     @property
     def takes_any_batch(self) -> bool:
