@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from bootstrapnas_ext.graph import Op, Ref
+from bootstrapnas_ext.graph import ModelGraph, Op, Ref
 from bootstrapnas_ext.graph.rules.arguments import data, letters, tensor
 from bootstrapnas_ext.registry import Registry
 
@@ -32,6 +33,100 @@ class Cost:
     macs: int
     parameters: int
     weights: int
+
+
+class _OpCost(NamedTuple):
+    """
+    What one operation costs.
+
+    :param macs: Multiply-accumulates.
+    :param items: Parameter to its number of items.
+    :param weights: Parameters that are multiplied with channels.
+    """
+
+    macs: int
+    items: dict[int, int]
+    weights: tuple[int, ...]
+
+
+class CostModel:
+    """
+    Counts what subnets cost; each operation once for all subnets in which its tensors have the same shapes.
+
+    :param graph: The trace.
+    :param shape: Returns the shape of a tensor, by its index, in a subnet; it asks every subnet for the same choices.
+    """
+
+    def __init__(self, graph: ModelGraph, shape: Callable[[int, Mapping[str, int]], Shape]) -> None:
+        self._graph = graph
+        self._shape = shape
+        self._choices: dict[int, tuple[str, ...]] = {}
+        self._known: dict[tuple[int, tuple[int, ...]], _OpCost] = {}
+        self._counted = [
+            index
+            for index, op in enumerate(graph.ops)
+            if op.kind in MACS_RULES or any(graph.values[value].source == "parameter" for value in op.tensors)
+        ]
+
+    def cost(self, subnet: Mapping[str, int], skipped: Container[int]) -> Cost:
+        """
+        Returns what a subnet costs.
+
+        :param subnet: The subnet.
+        :param skipped: Indices of operations that do not run.
+        """
+        macs = 0
+        items: dict[int, int] = {}
+        weights: set[int] = set()
+        for index in self._counted:
+            if index not in skipped:
+                found = self._cost_of(index, subnet)
+                macs += found.macs
+                items.update(found.items)
+                weights.update(found.weights)
+        return Cost(macs, sum(items.values()), sum(items[value] for value in weights))
+
+    def _cost_of(self, index: int, subnet: Mapping[str, int]) -> _OpCost:
+        if index not in self._choices:
+            asked = _Asked(subnet)
+            self._count(index, asked)
+            self._choices[index] = tuple(asked.names)
+        key = index, tuple(map(subnet.__getitem__, self._choices[index]))
+        found = self._known.get(key)
+        if found is None:
+            found = self._known[key] = self._count(index, subnet)
+        return found
+
+    def _count(self, index: int, subnet: Mapping[str, int]) -> _OpCost:
+        op = self._graph.ops[index]
+
+        def shape(value: Ref | int) -> Shape:
+            return self._shape(value.value if isinstance(value, Ref) else value, subnet)
+
+        shapes = {value: shape(value) for value in op.tensors if self._graph.values[value].source == "parameter"}
+        items = {value: math.prod(sizes) for value, sizes in shapes.items()}
+        if op.kind not in MACS_RULES:
+            return _OpCost(0, items, ())
+        weights = tuple(value for value, sizes in shapes.items() if len(sizes) > 1)
+        return _OpCost(MACS_RULES.get(op.kind)(op, shape), items, weights)
+
+
+class _Asked(Mapping[str, int]):
+    """A subnet that remembers which choices it was asked for."""
+
+    def __init__(self, subnet: Mapping[str, int]) -> None:
+        self._subnet = subnet
+        self.names: dict[str, None] = {}
+
+    def __getitem__(self, name: str) -> int:
+        self.names[name] = None
+        return self._subnet[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._subnet)
+
+    def __len__(self) -> int:
+        return len(self._subnet)
 
 
 @MACS_RULES.register("conv1d", "conv2d", "conv3d")

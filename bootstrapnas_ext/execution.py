@@ -9,8 +9,7 @@ probe runs the model once and looks at what arrives at every hooked port.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -28,6 +27,7 @@ from bootstrapnas_ext.graph.blocks import Block
 from bootstrapnas_ext.graph.ir import ATTRIBUTE
 from bootstrapnas_ext.inputs import ExampleInput
 from bootstrapnas_ext.ports import Arrival, Finding, Port, Probe, is_pytorchs, same
+from bootstrapnas_ext.shadows import Shadows, shadowed
 from bootstrapnas_ext.skipping import Skip
 from bootstrapnas_ext.space import Subnet
 
@@ -49,13 +49,8 @@ class Executor:
         self.elasticities = tuple(elasticities)
         self.ports = ports
         self._model = model
-        # Looking a module up by its path on every forward would cost more than slicing its weight.
         self._looked_for_checkpoints = False
-        self._sources = {
-            source.place: (model.get_submodule(source.place.module), port, source.path)
-            for port in reversed(ports)
-            for source in port.sources
-        }
+        self.shadows = Shadows(model, graph, ports)
 
     @cached_property
     def _adapted(self) -> frozenset[str]:
@@ -90,13 +85,6 @@ class Executor:
         """
         return [block for elasticity in self.elasticities for block in elasticity.skipped(subnet)]
 
-    def shadows(self) -> dict[Place, Any]:
-        """Returns for each attribute that hooks change its value in the active subnet."""
-        return {
-            place: port.change(getattr(owner, place.attribute)) if isinstance(port.traced, Ref) else port.part(path)
-            for place, (owner, port, path) in self._sources.items()
-        }
-
     def code_hooks(self) -> dict[tuple[str, int], Callable[[Any], Any]]:
         """Returns what changes the arguments that the model's code makes."""
         return {port.key: port.change for port in self.ports if not port.sources}
@@ -116,9 +104,12 @@ class Executor:
         :param example: What to call the model with.
         :param observe: Called with the site and the result of every operation; makes the forward slow.
         """
-        skip = Skip(self.graph, self.skipped(subnet))
+        blocks = self.skipped(subnet)
+        skip = Skip(self.graph, blocks)
         hooks = self.code_hooks()
-        with self._shadowed(self.shadows()):
+        # Where only operations are replaced, the code around them still computes their arguments.
+        unused = frozenset() if skip.needs_mode else frozenset(op for block in blocks for op in block.ops)
+        with self.shadows.cast(subnet, unused):
             if not hooks and not skip.needs_mode and observe is None:
                 forward = with_stand_ins(forward) if "" in self._adapted else forward
                 with shadowed(self._model, {**self._with_stand_ins(), **skip.forwards}):
@@ -136,38 +127,13 @@ class Executor:
             self._looked_for_checkpoints = True
         return result
 
-    @contextmanager
-    def _shadowed(self, values: Mapping[Place, Any]) -> Iterator[None]:
-        """As :func:`shadowed`; what the model wrote into parts of buffers, or in their place, goes into the buffers."""
-        homes = {place: _home(owner, place.attribute) for place, (owner, _, _) in self._sources.items()}
-        with _swapped((homes[place], place.attribute, value) for place, value in values.items()):
-            yield
-            parts = {place: homes[place].get(place.attribute) for place in values}
-        for place, (owner, port, _) in self._sources.items():
-            part, whole = parts[place], getattr(owner, place.attribute)
-            is_another = part is not values[place] and getattr(part, "shape", None) == values[place].shape
-            # BatchNorm does not mark its statistics as changed, so it is the mode that tells that they may be.
-            if isinstance(part, Tensor) and (is_another or (owner.training and _is_copy(part, whole))):
-                with torch.no_grad():
-                    for hook in port.hooks:
-                        hook.write_back(whole, part)
-
     def by_hooks(self) -> Executor:
         """
         Returns an executor that leaves attributes alone that are no tensors, in modules that are not PyTorch's.
 
         Their code may read such a number for something else, too.
         """
-        return self.without_places(
-            place
-            for place, (owner, port, _) in self._sources.items()
-            if not isinstance(port.traced, Ref) and not is_pytorchs(owner)
-        )
-
-    @property
-    def places(self) -> frozenset[Place]:
-        """The attributes that it changes."""
-        return frozenset(self._sources)
+        return self.without_places(place for place, owner in self.shadows.numbers if not is_pytorchs(owner))
 
     def without_places(self, places: Iterable[Place]) -> Executor:
         """
@@ -207,7 +173,11 @@ class Executor:
             return hook
 
         hooks = {port.key: look_at(port) for port in self.ports}
-        with shadowed(self._model, self.shadows()), torch.no_grad(), HookMode(self._model, hooks, observe=observe):
+        with (
+            shadowed(self._model, self.shadows.values()),
+            torch.no_grad(),
+            HookMode(self._model, hooks, observe=observe),
+        ):
             forward(*example.args, **example.kwargs)
         return findings
 
@@ -299,45 +269,3 @@ def refuse_checkpointing(result: Any) -> None:
             )
             raise ModelError(msg)
         pending += [following for following, _ in node.next_functions]
-
-
-@contextmanager
-def shadowed(model: nn.Module, values: Mapping[Place, Any]) -> Iterator[None]:
-    """
-    Gives attributes of modules other values for a while; parameters and buffers stay registered as they are.
-
-    :param model: The model.
-    :param values: Attribute to value.
-    """
-    owners = {place: model.get_submodule(place.module) for place in values}
-    with _swapped((_home(owners[place], place.attribute), place.attribute, value) for place, value in values.items()):
-        yield
-
-
-def _home(owner: nn.Module, attribute: str) -> dict[str, Any]:
-    """Returns where a module keeps what may be shadowed; its code may assign buffers, but no parameters."""
-    return owner._buffers if attribute in owner._buffers else vars(owner)
-
-
-@contextmanager
-def _swapped(items: Iterable[tuple[dict[str, Any], str, Any]]) -> Iterator[None]:
-    """Puts values into dictionaries under names, and what was there back at the end."""
-    missing = object()
-    saved: list[tuple[dict[str, Any], str, Any]] = []
-    try:
-        for attributes, name, value in items:
-            saved.append((attributes, name, attributes.get(name, missing)))
-            attributes[name] = value
-        yield
-    finally:
-        for attributes, name, value in reversed(saved):
-            if value is missing:
-                attributes.pop(name, None)
-            else:
-                attributes[name] = value
-
-
-def _is_copy(part: Any, whole: Any) -> bool:
-    """Whether a part of a buffer is a tensor of its own; a view needs no writing back, and a parameter no in-place."""
-    is_buffer = isinstance(whole, Tensor) and not isinstance(whole, nn.Parameter)
-    return is_buffer and part is not whole and part._base is None

@@ -17,10 +17,11 @@ from torch.utils import _pytree as pytree
 from bootstrapnas_ext import _nncf
 from bootstrapnas_ext._nncf import HookMode
 from bootstrapnas_ext.errors import ExportError, first_line
-from bootstrapnas_ext.execution import check_counts, shadowed
+from bootstrapnas_ext.execution import check_counts
 from bootstrapnas_ext.graph import ModelGraph, Place
 from bootstrapnas_ext.inputs import ExampleInput
 from bootstrapnas_ext.modes import evaluation_mode
+from bootstrapnas_ext.shadows import shadowed
 from bootstrapnas_ext.skipping import Skip, pass_through
 from bootstrapnas_ext.supernet import Supernet
 
@@ -143,7 +144,7 @@ def _small_copy(supernet: Supernet, stand_ins: Mapping[int, nn.Module]) -> nn.Mo
     replaced: dict[int, Any] = {**stand_ins}
     plain: dict[Place, Any] = {}
     with torch.no_grad():
-        for place, value in supernet.executor.shadows().items():
+        for place, value in supernet.executor.shadows.values().items():
             original = getattr(model.get_submodule(place.module), place.attribute)
             if isinstance(original, nn.Parameter):
                 replaced[id(original)] = nn.Parameter(value.clone(), original.requires_grad)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial, wraps
@@ -17,11 +16,11 @@ from torch import Tensor, nn
 from bootstrapnas_ext import _nncf
 from bootstrapnas_ext.caches import Caches
 from bootstrapnas_ext.config import ElasticityConfig
-from bootstrapnas_ext.cost import MACS_RULES, Cost, Shape
+from bootstrapnas_ext.cost import Cost, CostModel, Shape
 from bootstrapnas_ext.elasticity import ELASTICITIES, ActiveSubnet, Elasticity, Refused
 from bootstrapnas_ext.errors import CheckpointError, ModelError, SubnetError
 from bootstrapnas_ext.execution import Executor
-from bootstrapnas_ext.graph import ModelGraph, Ref, propagate
+from bootstrapnas_ext.graph import ModelGraph, propagate
 from bootstrapnas_ext.graph.ir import ATTRIBUTE
 from bootstrapnas_ext.graph.variation import with_varying_sizes
 from bootstrapnas_ext.inputs import ExampleInput, as_input
@@ -71,6 +70,7 @@ class Supernet:
             self.refused: dict[str, str] = {}
             while found := self._assemble(config):
                 self.refused |= found
+            self._costs = CostModel(self.graph, self.shape)
             for port in self.executor.ports:
                 for module in port.hooks if port.number != ATTRIBUTE else ():
                     _nncf.add_pre_hook(model, port.op.name, port.number, module)
@@ -149,28 +149,9 @@ class Supernet:
         """
         subnet = self.space.validate(subnet)
         skipped = {index for block in self.executor.skipped(subnet) for index in block.ops}
+        return self._costs.cost(subnet, skipped)
 
-        def shape_of(value: Ref | int) -> Shape:
-            return self.shape(value.value if isinstance(value, Ref) else value, subnet)
-
-        macs = 0
-        used: dict[int, Shape] = {}
-        weights: set[int] = set()
-        for index, op in enumerate(self.graph.ops):
-            if index in skipped:
-                continue
-            parameters = [value for value in op.tensors if self.graph.values[value].source == "parameter"]
-            used.update((value, self.shape(value, subnet)) for value in parameters)
-            if op.kind in MACS_RULES:
-                macs += MACS_RULES.get(op.kind)(op, shape_of)
-                weights.update(value for value in parameters if len(used[value]) > 1)
-        return Cost(
-            macs=macs,
-            parameters=sum(math.prod(shape) for shape in used.values()),
-            weights=sum(math.prod(used[value]) for value in weights),
-        )
-
-    def shape(self, value: int, subnet: Subnet) -> Shape:
+    def shape(self, value: int, subnet: Mapping[str, int]) -> Shape:
         """
         Returns the shape of a tensor in a subnet.
 
@@ -308,7 +289,7 @@ class Supernet:
         """Returns the executor that knows where arguments come from."""
         while True:
             settled = executor.settled([probe(executor, subnet) for subnet in self._without_skips()])
-            lost = executor.places - settled.places
+            lost = executor.shadows.places - settled.shadows.places
             if not lost:
                 return settled
             executor = executor.without_places(lost)
@@ -353,7 +334,7 @@ class Supernet:
             self.executor = self._probed(careful, probe)
         except Exception:  # whatever the model's own code raises
             return self._refused(self._maximum, whole, partial(probe, careful))
-        if quick.places != careful.places:
+        if quick.shadows.places != careful.shadows.places:
             with suppress(Exception):  # its code reads an attribute for more than an argument
                 quick = self._probed(quick, probe)
                 if self._agree(forward, quick, self.executor):

@@ -10,9 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bootstrapnas_ext import _nncf
-from bootstrapnas_ext.execution import shadowed
 from bootstrapnas_ext.extraction import extract
-from bootstrapnas_ext.graph import Place
 from bootstrapnas_ext.inputs import ExampleInput
 from bootstrapnas_ext.supernet import Supernet
 from tests.zoo import NETS, assert_close, build, image, outputs, some_subnets
@@ -101,25 +99,6 @@ def test_what_hooks_compute_is_not_counted_as_operations_of_the_model() -> None:
         kernel = model.kernel[:width, :, edge : 3 - edge, edge : 3 - edge]
         features = F.conv2d(x, kernel, padding=size // 2).flatten(1)
         assert_close([active], [F.linear(features, model.fc.weight[:, : width * 64], model.fc.bias)])
-
-
-def test_shadowed_attributes_come_back_also_after_an_error() -> None:
-    conv = nn.Conv2d(3, 8, 3)
-    model = nn.ModuleDict({"conv": conv})
-    before = dict(vars(conv))
-    values = {Place("conv", "weight"): torch.zeros(1), Place("conv", "groups"): 7, Place("conv", "new"): 1}
-
-    def fail() -> None:
-        with shadowed(model, values):
-            assert conv.weight.shape == (1,)
-            assert (conv.groups, conv.new) == (7, 1)
-            raise ZeroDivisionError("any error")
-
-    with pytest.raises(ZeroDivisionError, match="any error"):
-        fail()
-    assert conv.weight.shape == (8, 3, 3, 3)
-    assert vars(conv) == before
-    assert dict(conv.named_parameters()).keys() == {"weight", "bias"}
 
 
 def test_without_hooks_a_model_runs_as_it_is() -> None:

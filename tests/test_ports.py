@@ -17,7 +17,7 @@ from tests.zoo import build, image
 
 
 def places(supernet: Supernet) -> set[tuple[str, str]]:
-    return {(place.module, place.attribute) for place in supernet.executor.places}
+    return {(place.module, place.attribute) for place in supernet.executor.shadows.places}
 
 
 @pytest.mark.parametrize(

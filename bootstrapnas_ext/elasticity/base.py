@@ -116,7 +116,7 @@ class StaticLayer:
     reason: str
 
 
-def _unchanged(_: int, shape: Shape, __: Subnet) -> Shape:
+def _unchanged(_: int, shape: Shape, __: Mapping[str, int]) -> Shape:
     return shape
 
 
@@ -139,7 +139,7 @@ class Elasticity:
     choices: tuple[Choice, ...]
     hooks: tuple[Hook, ...] = ()
     blocks: Mapping[str, Sequence[Block]] = field(default_factory=dict)
-    resize: Callable[[int, Shape, Subnet], Shape] = _unchanged
+    resize: Callable[[int, Shape, Mapping[str, int]], Shape] = _unchanged
     static: tuple[StaticLayer, ...] = ()
     reorganize: Callable[[nn.Module], None] | None = None
 

@@ -7,7 +7,7 @@ Once-for-all (Cai et al., 2020, https://arxiv.org/abs/1908.09791), section 3.3.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,7 +29,7 @@ from bootstrapnas_ext.elasticity.base import (
 from bootstrapnas_ext.elasticity.scopes import Exclusion, Override, agreed, find_overrides
 from bootstrapnas_ext.errors import ConfigError
 from bootstrapnas_ext.graph import Layer, Propagation
-from bootstrapnas_ext.space import Choice, Subnet
+from bootstrapnas_ext.space import Choice
 
 
 @ELASTICITIES.register("kernel")
@@ -85,7 +85,7 @@ def elastic_kernel(
                 module = paddings.setdefault(tuple(padding.items()), PaddingHook(cell, choice.name, padding))
                 hooks.append(Hook(layer.op.name, port, "padding", module))
 
-    def resize(value: int, shape: Shape, subnet: Subnet) -> Shape:
+    def resize(value: int, shape: Shape, subnet: Mapping[str, int]) -> Shape:
         if value not in crops:
             return shape
         return (*shape[:2], *crops[value].extents[subnet[crops[value].choice]])

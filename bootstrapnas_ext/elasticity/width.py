@@ -73,7 +73,7 @@ class ElasticAxis:
 
     runs: tuple[Run, ...]
 
-    def length(self, subnet: Subnet) -> int:
+    def length(self, subnet: Mapping[str, int]) -> int:
         """
         Returns the number of active indices.
 
@@ -248,7 +248,7 @@ def elastic_width(
     def layout(value: int) -> tuple[ElasticAxis, ...]:
         return widths.layout(propagation.layout(value))
 
-    def resize(value: int, shape: Shape, subnet: Subnet) -> Shape:
+    def resize(value: int, shape: Shape, subnet: Mapping[str, int]) -> Shape:
         return tuple(
             axis.length(subnet) if axis.is_elastic else size for axis, size in zip(layout(value), shape, strict=True)
         )
