@@ -113,7 +113,7 @@ class EpochBasedTrainingAlgorithm:
             train_loader,
             criterion or nn.CrossEntropyLoss(),
             optimizer,
-            distillation=controller.loss,
+            loss=controller.loss,
             evaluate=evaluate,
             bf16=bf16,
         )

@@ -28,7 +28,7 @@ from bootstrapnas_ext.registry import Registry
 from bootstrapnas_ext.report.graph import write_dot
 from bootstrapnas_ext.space import Subnet
 from bootstrapnas_ext.supernet import Supernet
-from bootstrapnas_ext.training import TrainingScheduler, create_distillation
+from bootstrapnas_ext.training import Distillation, StepLoss, TrainingScheduler
 
 TModel = TypeVar("TModel", bound=nn.Module)
 BOOTSTRAP_NAS = "bootstrapNAS"
@@ -38,8 +38,8 @@ class Controller(Protocol):
     """What :func:`create_compressed_model` returns next to the model, for every algorithm."""
 
     @property
-    def loss(self) -> Callable[[], Tensor]:
-        """The algorithm's term of the loss, for the last forward pass."""
+    def loss(self) -> Callable[..., Tensor]:
+        """Without arguments, the algorithm's term of the loss, for the last forward pass."""
 
     @property
     def scheduler(self) -> Any:
@@ -198,7 +198,11 @@ class BootstrapNASController:
         has_data = nncf_config.has_extra_struct(BNAdaptationInitArgs)
         recalibrate = self.calibration(training.batchnorm_adaptation) if has_data else None
         self.scheduler = TrainingScheduler(supernet, training, seed=config.seed, recalibrate=recalibrate)
-        self.loss: Callable[[], Tensor] = create_distillation(training.distillation, supernet, input_model)
+        scheduler = self.scheduler
+        distillation = Distillation(
+            supernet, input_model, training.distillation, current_step=lambda: scheduler.current_step
+        )
+        self.loss = StepLoss(scheduler, distillation)
 
     @property
     def model(self) -> nn.Module:

@@ -163,6 +163,18 @@ class Supernet:
             shape = part.resize(value, shape, subnet)
         return shape
 
+    def keeps_first_channels(self, module: str) -> bool:
+        """
+        Returns whether in every subnet the output of a module is the first part of that in the maximum subnet, in each
+        dimension: not so where it is joined from several layers, of which each shrinks.
+
+        :param module: Path of a module; ``False`` if it does not run.
+        """
+        ops = [op for op in self.graph.ops if f"{op.module}.".startswith(f"{module}.") and op.outputs]
+        solver = self._propagation.solver
+        layout = self._propagation.layout(ops[-1].outputs[0]) if ops else ()
+        return bool(ops) and all(len(axis) == 1 or solver.is_static(axis) for axis in layout)
+
     def release(self) -> None:
         """
         Makes the model a plain one again, which computes what the maximum subnet computes.

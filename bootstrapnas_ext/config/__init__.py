@@ -24,10 +24,12 @@ from bootstrapnas_ext.config.schema import json_schema as json_schema
 from bootstrapnas_ext.config.search import ConstraintConfig as ConstraintConfig
 from bootstrapnas_ext.config.search import LatencyConfig as LatencyConfig
 from bootstrapnas_ext.config.search import SearchConfig as SearchConfig
+from bootstrapnas_ext.config.training import AttentiveConfig as AttentiveConfig
 from bootstrapnas_ext.config.training import BatchnormAdaptationConfig as BatchnormAdaptationConfig
 from bootstrapnas_ext.config.training import DistillationConfig as DistillationConfig
 from bootstrapnas_ext.config.training import LRScheduleConfig as LRScheduleConfig
 from bootstrapnas_ext.config.training import LRScheduleParams as LRScheduleParams
+from bootstrapnas_ext.config.training import SandwichConfig as SandwichConfig
 from bootstrapnas_ext.config.training import ScheduleConfig as ScheduleConfig
 from bootstrapnas_ext.config.training import StageConfig as StageConfig
 from bootstrapnas_ext.config.training import TrainingConfig as TrainingConfig

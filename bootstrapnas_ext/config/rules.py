@@ -120,7 +120,7 @@ Percent = Annotated[float, Rule("minimum", 0), Rule("maximum", 100)]
 # The names that the package itself registers; registering another adds it. The registries cannot be asked: what is in
 # them needs torch, and configs do not.
 DIMENSIONS = {"width", "depth", "kernel"}
-STRATEGIES = {"progressive_shrinking"}
+STRATEGIES = {"progressive_shrinking", "random", "fair", "sandwich", "attentive"}
 SEARCH_ALGORITHMS = {"NSGA2", "random"}
 OBJECTIVES = {"accuracy", "macs", "parameters", "latency_ms"}
 MEASURES = set(OBJECTIVES)

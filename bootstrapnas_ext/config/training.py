@@ -18,6 +18,8 @@ from bootstrapnas_ext.config.rules import (
     Violation,
 )
 
+Source = Literal["none", "input_model", "maximum"]
+
 
 @dataclass(frozen=True)
 class BatchnormAdaptationConfig:
@@ -40,6 +42,8 @@ class StageConfig:
     :param epochs: How long the stage takes.
     :param depth_indicator: How many blocks of each chain may be skipped, from its end; all if not given.
     :param width_indicator: How many widths of each layer are open, the largest first; all if not given.
+    :param kernel_indicator: How many sizes of each kernel are open, the largest first; all if not given.
+    :param strategy: Which subnets a step of this stage trains; `training.strategy` if not given.
     :param reorg_weights: Sort channels by importance when the stage begins.
     :param bn_adapt: Recalibrate BatchNorm statistics when the stage begins.
     :param init_lr: Learning rate at the beginning of the stage, from which it falls along a cosine; the optimizer's
@@ -52,11 +56,39 @@ class StageConfig:
     epochs: PositiveInt = 1
     depth_indicator: PositiveInt | None = None
     width_indicator: PositiveInt | None = None
+    kernel_indicator: PositiveInt | None = None
+    strategy: Strategy | None = None
     reorg_weights: bool = False
     bn_adapt: bool = False
     init_lr: PositiveFloat | None = None
     epochs_lr: PositiveInt | None = None
     sample_rate: PositiveInt = 1
+
+
+@dataclass(frozen=True)
+class SandwichConfig:
+    """
+    The strategy "sandwich".
+
+    :param num_random: How many random subnets a step trains beside the maximum and the minimum.
+    """
+
+    num_random: NonNegativeInt = 2
+
+
+@dataclass(frozen=True)
+class AttentiveConfig:
+    """
+    The strategy "attentive".
+
+    :param mode: Whether a step trains the candidate with the smallest loss ("best_up") or the largest ("worst_up").
+    :param num_candidates: From how many subnets of about the same MACs it is taken.
+    :param num_subnets: How many subnets a step takes so, beside the maximum and the minimum.
+    """
+
+    mode: Literal["best_up", "worst_up"] = "worst_up"
+    num_candidates: Annotated[int, Rule("minimum", 2)] = 3
+    num_subnets: PositiveInt = 2
 
 
 @dataclass(frozen=True)
@@ -111,17 +143,41 @@ class LRScheduleConfig:
 @dataclass(frozen=True)
 class DistillationConfig:
     """
-    Distillation: subnets learn from the soft outputs of a teacher (https://arxiv.org/abs/1503.02531).
+    Distillation: subnets learn from the outputs of a teacher.
 
     :param source: The teacher: "none", "input_model" (the given model as it was), or "maximum" (the super-network at
-        its maximum, in place).
-    :param temperature: Softens the outputs of both before they are compared; 1 leaves them as they are.
+        its maximum, in place). If not given, the strategy decides: the maximum for "sandwich" and "attentive", none for
+        the others.
+    :param loss: How logits are compared: "kl" is the Kullback-Leibler divergence of soft outputs
+        (https://arxiv.org/abs/1503.02531), "mse" the mean squared difference (https://arxiv.org/abs/2105.08919),
+        "alpha_divergence" the adaptive alpha-divergence (https://arxiv.org/abs/2102.07954).
+    :param temperature: Softens the outputs of both before they are compared; 1 leaves them as they are. Not for "mse".
     :param weight: Factor of the distillation loss in the sum with the loss of the task.
+    :param class_dim: The dimension of the logits along which classes are, for example -1. If not given, the last of
+        three dimensions, as of tokens, and the second of others.
+    :param features: Paths of modules whose outputs are compared, too, by the mean squared difference
+        (https://arxiv.org/abs/1412.6550); of a narrower subnet, the channels that it has.
+    :param feature_weight: Factor of that difference, beside the logits.
     """
 
-    source: Literal["none", "input_model", "maximum"] = "none"
+    source: Source | None = None
+    loss: Literal["kl", "mse", "alpha_divergence"] = "kl"
     temperature: PositiveFloat = 1.0
     weight: NonNegativeFloat = 1.0
+    class_dim: int | None = None
+    features: Annotated[tuple[str, ...], Rule("uniqueItems", True)] = ()
+    feature_weight: NonNegativeFloat = 1.0
+
+    def violations(self) -> Iterator[Violation]:
+        """Yields what is wrong across keys."""
+        if self.loss == "mse" and self.temperature != 1.0:
+            yield Violation(
+                ("temperature",), f'has no effect with `loss` "mse", but got {self.temperature}; remove one of them'
+            )
+        if self.features and self.source == "none":
+            yield Violation(
+                ("features",), f'need a teacher, but `source` is "none" and got {list(self.features)}; remove one'
+            )
 
 
 @dataclass(frozen=True)
@@ -131,6 +187,9 @@ class TrainingConfig:
 
     :param algorithm: Training by stages, as in Once-for-all (https://arxiv.org/abs/1908.09791).
     :param strategy: Which subnets one training step uses: the name of a registered training strategy.
+        "progressive_shrinking", "random", "fair", "sandwich" and "attentive" are there by default.
+    :param sandwich: Settings of the strategy "sandwich".
+    :param attentive: Settings of the strategy "attentive".
     :param progressivity_of_elasticity: In which order elastic dimensions join from stage to stage.
     :param batchnorm_adaptation: Recalibration of BatchNorm statistics in the stages with `bn_adapt`.
     :param schedule: The stages of training.
@@ -141,6 +200,8 @@ class TrainingConfig:
 
     algorithm: Literal["progressive_shrinking"] = "progressive_shrinking"
     strategy: Strategy = "progressive_shrinking"
+    sandwich: SandwichConfig = field(default_factory=SandwichConfig)
+    attentive: AttentiveConfig = field(default_factory=AttentiveConfig)
     progressivity_of_elasticity: Dimensions = ("kernel", "depth", "width")
     batchnorm_adaptation: BatchnormAdaptationConfig = field(default_factory=BatchnormAdaptationConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -179,8 +240,19 @@ class TrainingConfig:
                 f"must contain every available elastic dimension {list(available)}, but got "
                 f"{list(self.progressivity_of_elasticity)}; add {missing}",
             )
+        stages = self.schedule.list_stage_descriptions or ()
+        if (
+            self.distillation.features
+            and self.distillation.source == "input_model"
+            and any(stage.reorg_weights for stage in stages)
+        ):
+            yield Violation(
+                ("distillation", "features"),
+                "cannot be compared with the input model's where `reorg_weights` of a stage sorts channels, but got "
+                f'{list(self.distillation.features)}; remove one of them, or take the `source` "maximum"',
+            )
         seen: tuple[str, ...] = ()
-        for index, stage in enumerate(self.schedule.list_stage_descriptions or ()):
+        for index, stage in enumerate(stages):
             path = ("schedule", "list_stage_descriptions", index)
             if stage.init_lr is not None and self.lr_schedule is not None:
                 yield Violation(

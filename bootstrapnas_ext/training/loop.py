@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ class Trainer:
         length.
     :param criterion: The loss of ``(outputs, targets)``, a scalar.
     :param optimizer: Over ``supernet.parameters()``.
-    :param distillation: The loss of distillation for the last forward pass; it is added to the criterion's.
+    :param loss: Makes the loss of a pass from that of the criterion; see
+        :class:`bootstrapnas_ext.training.StepLoss`.
     :param evaluate: A subnet to its top-1 on the validation data, in percent.
     :param bf16: Whether forward passes run under autocast to bfloat16.
     """
@@ -55,7 +57,7 @@ class Trainer:
         criterion: Callable[[Any, torch.Tensor], torch.Tensor],
         optimizer: torch.optim.Optimizer,
         *,
-        distillation: Callable[[], torch.Tensor],
+        loss: Callable[[torch.Tensor], torch.Tensor],
         evaluate: Callable[[Subnet], float],
         bf16: bool,
     ) -> None:
@@ -64,7 +66,7 @@ class Trainer:
         self._loader = loader
         self._criterion = criterion
         self._optimizer = optimizer
-        self._distillation = distillation
+        self._loss = loss
         self._evaluate = evaluate
         self._bf16 = bf16
         self._device = next(supernet.parameters()).device
@@ -152,21 +154,27 @@ class Trainer:
     def _run_step(self, inputs: ExampleInput, targets: torch.Tensor) -> float:
         self._check_labels(targets)
         inputs, targets = inputs.to(self._device), targets.to(self._device)
-        subnets = self._scheduler.step()
         self._optimizer.zero_grad()
         total = 0.0
-        for subnet in subnets:
-            with self._supernet.activate(subnet):
-                with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
-                    loss = self._criterion(self._supernet.model(*inputs.args, **inputs.kwargs), targets)
-                    loss = loss + self._distillation()
-                value = loss.item()
-                if not math.isfinite(value):
-                    raise self._divergence(value, subnet)
-                torch.autograd.backward(loss / len(subnets))
-            total += value / len(subnets)
+        for subnet in self._scheduler.step(estimate=partial(self._estimate, inputs, targets)):
+            loss = self._loss_of(inputs, targets, self._loss)
+            value = loss.item()
+            if not math.isfinite(value):
+                raise self._divergence(value, subnet)
+            torch.autograd.backward(loss)
+            total += value
         self._optimizer.step()
         return total
+
+    def _loss_of(
+        self, inputs: ExampleInput, targets: torch.Tensor, complete: Callable[[torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
+            return complete(self._criterion(self._supernet.model(*inputs.args, **inputs.kwargs), targets))
+
+    def _estimate(self, inputs: ExampleInput, targets: torch.Tensor, subnet: Subnet) -> float:
+        with torch.no_grad(), self._supernet.activate(subnet):
+            return self._loss_of(inputs, targets, lambda loss: loss).item()
 
     def _divergence(self, value: float, subnet: Subnet) -> TrainingError:
         scheduler = self._scheduler

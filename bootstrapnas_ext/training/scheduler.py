@@ -13,8 +13,9 @@ from torch import nn
 from bootstrapnas_ext.config.training import TrainingConfig
 from bootstrapnas_ext.errors import CheckpointError, ConfigError, TrainingError
 from bootstrapnas_ext.space import Subnet
+from bootstrapnas_ext.training.passes import Passes
 from bootstrapnas_ext.training.stages import Stage, plan_stages
-from bootstrapnas_ext.training.strategies import STRATEGIES, Step
+from bootstrapnas_ext.training.strategies import STRATEGIES, Pass, Step
 from bootstrapnas_ext.training.supernet_protocol import TrainableSupernet
 
 
@@ -27,18 +28,19 @@ class TrainingScheduler:
         for epoch in range(scheduler.total_epochs):
             scheduler.epoch_step()
             for images, labels in loader:
-                scheduler.step()
-                ...
+                for subnet in scheduler.step():
+                    ...
 
-    The subnets of a step depend on the seed, the number of the step and its stage alone.
+    The subnets of a step depend on the seed, the number of the step and its stage alone, and with "attentive" on the
+    estimates.
 
     :param supernet: The super-network.
     :param config: Stages, strategy and learning rate.
     :param seed: The seed of all subnets, not negative.
     :param recalibrate: Recomputes the norm statistics of the module that it is called with; ``None`` where there is no
         data for it.
-    :raises ConfigError: If a stage trains a dimension that the super-network does not have, or the learning rate
-        reaches zero before training ends.
+    :raises ConfigError: If a stage trains a dimension that the super-network does not have, or only the maximum, or the
+        learning rate reaches zero before training ends.
     :raises RegistryError: If there is no such strategy.
     """
 
@@ -55,7 +57,7 @@ class TrainingScheduler:
         self._seed = seed
         self._recalibrate = recalibrate
         self._stages = plan_stages(supernet.space, config)
-        self._strategy = STRATEGIES.get(config.strategy)
+        self._strategies = tuple(STRATEGIES.get(stage.config.strategy or config.strategy) for stage in self._stages)
         self._optimizer: torch.optim.Optimizer | None = None
         self._own_rate = 0.0
         self._steps_per_epoch = 1
@@ -92,10 +94,21 @@ class TrainingScheduler:
         begun = [index for index, stage in enumerate(self._stages) if stage.first_epoch <= self._epoch]
         return max(begun, default=0)
 
+    @property
+    def current_pass(self) -> Pass:
+        """
+        The pass that a loop is at: what :meth:`step` or going through its passes has prepared. Before the first step,
+        it is that of the active subnet, which learns as the config says.
+        """
+        if self._pass is None:
+            return Pass(self._supernet.active, self._config.distillation.source or "none")
+        return self._pass
+
     def reset(self) -> None:
         """Goes back to before the first epoch; an attached optimizer gets its own learning rate back."""
         self._epoch = -1
         self._step = -1
+        self._pass: Pass | None = None
         self._first_step_of_epoch = 0
         self._entered_stage = -1
         if self._optimizer is not None:
@@ -136,24 +149,36 @@ class TrainingScheduler:
             self._entered_stage = self.current_stage
             self._enter_stage()
 
-    def step(self, next_step: int | None = None) -> tuple[Subnet, ...]:
+    def step(self, next_step: int | None = None, *, estimate: Callable[[Subnet], float] | None = None) -> Passes:
         """
         Prepares the next training step: sets the learning rate and activates the first of the step's subnets.
 
         :param next_step: The step to prepare; by default the one after the current one.
-        :return: All subnets of the step, at least one. A loop of its own may ignore it while the strategy trains one
-            subnet a step; otherwise it trains each and then lets the optimizer step once.
-        :raises TrainingError: If no epoch was prepared before.
+        :param estimate: A subnet to how large its loss is, for the strategy "attentive".
+        :return: The passes of the step, at least one, to go through. A loop of its own may ignore them while the
+            strategy trains one subnet a step; otherwise it trains each and then lets the optimizer step once.
+        :raises TrainingError: If no epoch was prepared before, or the strategy needs an estimate and there is none.
         """
         if self._epoch < 0:
             msg = "`epoch_step()` must be called at the start of every epoch, before the first `step()`; add the call."
             raise TrainingError(msg)
         self._step = self._step + 1 if next_step is None else next_step
-        stage = self._stages[self.current_stage]
+        index = self.current_stage
+        stage = self._stages[index]
         self._set_learning_rate(stage)
-        subnets = self._strategy(Step(self._step, stage.space, self._seed, stage.config.sample_rate))
-        self._supernet.set_active(subnets[0])
-        return subnets
+        step = Step(
+            index=self._step,
+            space=stage.space,
+            whole=self._supernet.space,
+            seed=self._seed,
+            sample_rate=stage.config.sample_rate,
+            config=self._config,
+            macs=lambda subnet: self._supernet.cost(subnet).macs,
+            estimate=estimate or _no_estimate,
+        )
+        passes = self._strategies[index](step)
+        self._begin(passes[0])
+        return Passes(passes, self._begin)
 
     def adapt_batchnorm(self) -> None:
         """
@@ -190,11 +215,18 @@ class TrainingScheduler:
         self._step = state["current_step"]
         self._entered_stage = self.current_stage if self._epoch >= 0 else -1
 
+    def _begin(self, one: Pass) -> None:
+        self._pass = one
+        self._supernet.set_active(one.subnet)
+
     def _depends_on(self) -> Any:
         schedule = self._config.lr_schedule
         values = {
             "seed": self._seed,
             "strategy": self._config.strategy,
+            "sandwich": asdict(self._config.sandwich),
+            "attentive": asdict(self._config.attentive),
+            "distillation": asdict(self._config.distillation),
             "lr_schedule": None if schedule is None else asdict(schedule),
             "stages": [asdict(stage.config) for stage in self._stages],
         }
@@ -219,3 +251,11 @@ class TrainingScheduler:
         rate = stage.learning_rate(self._epoch + min(fraction, 1.0), self._own_rate)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
+
+
+def _no_estimate(_: Subnet) -> float:
+    msg = (
+        "The strategy compares subnets by their losses, but there is no estimate of them; call "
+        "`scheduler.step(estimate=...)` with a function from subnet to loss, or choose another `training.strategy`."
+    )
+    raise TrainingError(msg)

@@ -14,6 +14,7 @@ from bootstrapnas_ext.training.learning_rate import CosineSchedule
 # counts the blocks that may be skipped, so it opens one value more: skip none.
 _OPEN_VALUES: dict[str, Callable[[StageConfig], int | None]] = {
     "width": lambda stage: stage.width_indicator,
+    "kernel": lambda stage: stage.kernel_indicator,
     "depth": lambda stage: None if stage.depth_indicator is None else stage.depth_indicator + 1,
 }
 
@@ -44,8 +45,8 @@ def stage_space(space: SearchSpace, stage: StageConfig) -> SearchSpace:
     Returns the part of the space that the stage trains.
 
     Dimensions that the stage does not train stay at their largest values. Of each width, ``width_indicator`` values are
-    open, the largest first; of each group of blocks, at most ``depth_indicator`` are skipped; without an indicator, and
-    in every other dimension, all values are open.
+    open, the largest first, of each kernel ``kernel_indicator``; of each group of blocks, at most ``depth_indicator``
+    are skipped; without an indicator, and in every other dimension, all values are open.
 
     :param space: The whole space.
     :param stage: The stage.
@@ -63,16 +64,25 @@ def plan_stages(space: SearchSpace, config: TrainingConfig) -> tuple[Stage, ...]
 
     :param space: The whole space, with at least one dimension.
     :param config: The config of the training.
-    :raises ConfigError: If a stage names a dimension that the space does not have, or `lr_schedule` reaches zero before
-        training ends.
+    :raises ConfigError: If a stage names a dimension that the space does not have, or opens nothing but the maximum, or
+        `lr_schedule` reaches zero before training ends.
     """
     configs = _fit_dimensions(space, config)
     epochs = sum(stage.epochs for stage in configs)
     rate = None if config.lr_schedule is None else _overall_rate(config, epochs)
     stages = []
     first_epoch = 0
-    for stage in configs:
-        stages.append(Stage(stage, stage_space(space, stage), first_epoch, rate or _stage_rate(stage, first_epoch)))
+    for index, stage in enumerate(configs):
+        opened = stage_space(space, stage)
+        if opened.size == 1:
+            msg = (
+                f"$.bootstrapNAS.training.schedule.list_stage_descriptions[{index}] must open more than the maximum "
+                f"subnet, else there is nothing to sample, but got (train_dims={list(stage.train_dims or ())}, "
+                f"width_indicator={stage.width_indicator}, kernel_indicator={stage.kernel_indicator}); raise an "
+                "indicator or add a dimension."
+            )
+            raise ConfigError(msg)
+        stages.append(Stage(stage, opened, first_epoch, rate or _stage_rate(stage, first_epoch)))
         first_epoch += stage.epochs
     return tuple(stages)
 

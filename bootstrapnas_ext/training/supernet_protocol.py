@@ -11,6 +11,14 @@ from torch import nn
 from bootstrapnas_ext.space import SearchSpace, Subnet
 
 
+class Cost(Protocol):
+    """What a subnet costs; :class:`bootstrapnas_ext.cost.Cost` is one."""
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one forward with the example input."""
+
+
 class TrainableSupernet(Protocol):
     """
     The part of a super-network that training uses; :class:`bootstrapnas_ext.supernet.Supernet` has it.
@@ -42,6 +50,20 @@ class TrainableSupernet(Protocol):
         Makes ``model`` run the subnet from now on.
 
         :param subnet: A subnet of ``space``.
+        """
+
+    def cost(self, subnet: Mapping[str, int]) -> Cost:
+        """
+        Returns what a subnet costs.
+
+        :param subnet: A subnet of ``space``.
+        """
+
+    def keeps_first_channels(self, module: str) -> bool:
+        """
+        Returns whether in every subnet the output of a module is the first part of that in the maximum subnet.
+
+        :param module: Path of a module of ``model``.
         """
 
     def reorganize(self) -> None:

@@ -107,7 +107,14 @@ def errors_of(config: object) -> list[str]:
             "progresive_shrinking",
             "strategy (import one of your own before the config is read), but",
         ),
-        ("training.strategy", "sandwich", "but got 'sandwich'; known: progressive_shrinking"),
+        (
+            "training.strategy",
+            "burger",
+            "but got 'burger'; known: attentive, fair, ",
+        ),
+        (f"{STAGES}", [{"strategy": "sandwhich"}], "descriptions[0].strategy: must be a registered training strategy"),
+        ("training.attentive.num_candidates", 1, "num_candidates: must be an integer >= 2, but got 1"),
+        ("training.distillation.loss", "cosine", 'must be one of "kl", "mse", "alpha_divergence", but got "cosine"'),
         ("search.algorithm", "NSGA", "must be a registered search algorithm"),
         ("search.algorithm", "nsga2", "but got 'nsga2'; did you mean 'NSGA2'?"),
         ("search.objectives", ["accuracy", "mac"], "objectives[1]: must be a registered objective"),
@@ -194,6 +201,18 @@ def test_rules_of_elasticity(block: dict[str, Any], line: str) -> None:
         (
             {"stages": [{"init_lr": 0.1}], "lr_schedule": {"params": {}}},
             "[0].init_lr: must not be given together with `lr_schedule`",
+        ),
+        (
+            {"distillation": {"loss": "mse", "temperature": 2}},
+            'distillation.temperature: has no effect with `loss` "mse", but got 2.0; remove one',
+        ),
+        (
+            {"distillation": {"source": "none", "features": ["layer1"]}},
+            "distillation.features: need a teacher, but `source` is \"none\" and got ['layer1']",
+        ),
+        (
+            {"distillation": {"source": "input_model", "features": ["a"]}, "stages": [{"reorg_weights": True}]},
+            "distillation.features: cannot be compared with the input model's where `reorg_weights`",
         ),
         (
             {"lr_schedule": {"params": {"num_epochs": 3, "warmup_epochs": 3}}},

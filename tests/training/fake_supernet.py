@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from bootstrapnas_ext.cost import Cost
 from bootstrapnas_ext.errors import CheckpointError
 from bootstrapnas_ext.space import Choice, SearchSpace, Subnet
 
@@ -75,6 +76,13 @@ class FakeSupernet:
     def set_active(self, subnet: Mapping[str, int]) -> None:
         self.model.active = self.space.validate(subnet)
         self.activated.append(self.model.active)
+
+    def cost(self, subnet: Mapping[str, int]) -> Cost:
+        kernel, depth, width = self.space.validate(subnet).values()
+        return Cost(macs=36 * width * (CLASSES * kernel**2 + depth * width), parameters=0, weights=0)
+
+    def keeps_first_channels(self, module: str) -> bool:
+        return module != "norm"
 
     def reorganize(self) -> None:
         self.reorganized.append(self.active)

@@ -22,12 +22,14 @@ from bootstrapnas_ext.errors import CheckpointError, ConfigError, DataError, Tra
 from bootstrapnas_ext.space import Subnet
 from bootstrapnas_ext.training import (
     STRATEGIES,
+    Distillation,
     ExtractedAccuracy,
+    Pass,
     Step,
+    StepLoss,
     Trainer,
     TrainingResult,
     TrainingScheduler,
-    create_distillation,
     load_checkpoint,
     load_supernet,
     save_checkpoint,
@@ -62,7 +64,7 @@ class Run:
     stages: Sequence[StageConfig] = STAGES
     seed: int = 0
     strategy: str = "progressive_shrinking"
-    distillation: str = "none"
+    distillation: str | None = None
     criterion: Callable[[Any, torch.Tensor], torch.Tensor] = F.cross_entropy
     evaluate: Callable[[Subnet], float] | None = None
     loader: Any = None
@@ -75,17 +77,21 @@ class Run:
 
     def __call__(self, resume: Path | None = None) -> TrainingResult:
         adapt = partial(recalibrate, IMAGES)
-        config = TrainingConfig(strategy=self.strategy, schedule=ScheduleConfig(tuple(self.stages)))
+        distillation = DistillationConfig(self.distillation)
+        schedule = ScheduleConfig(tuple(self.stages))
+        config = TrainingConfig(strategy=self.strategy, schedule=schedule, distillation=distillation)
+        scheduler = TrainingScheduler(self.supernet, config, seed=self.seed, recalibrate=adapt)
+        distill = Distillation(self.supernet, self.input_model, distillation, lambda: scheduler.current_step)
         loader = self.loader
         if loader is None:
             loader = DataLoader(TensorDataset(IMAGES, LABELS), batch_size=16, shuffle=True)
         trainer = Trainer(
             self.supernet,
-            TrainingScheduler(self.supernet, config, seed=self.seed, recalibrate=adapt),
+            scheduler,
             loader,
             self.criterion,
             self.optimizer(self.supernet.parameters()),
-            distillation=create_distillation(DistillationConfig(self.distillation), self.supernet, self.input_model),
+            loss=StepLoss(scheduler, distill),
             evaluate=self.evaluate or ExtractedAccuracy(partial(extract, self.supernet), adapt, top1),
             bf16=self.bf16,
         )
@@ -117,13 +123,23 @@ def break_at(call: int) -> Callable[[Any, torch.Tensor], torch.Tensor]:
     return criterion
 
 
-@pytest.mark.parametrize("distillation", ["none", "maximum"])
-def test_training_makes_small_subnets_work(tmp_path: Path, distillation: str) -> None:
+@pytest.mark.parametrize(
+    ("strategy", "distillation"),
+    [
+        ("progressive_shrinking", None),
+        ("progressive_shrinking", "maximum"),
+        ("random", None),
+        ("fair", None),
+        ("sandwich", None),
+        ("attentive", None),
+    ],
+)
+def test_training_makes_small_subnets_work(tmp_path: Path, strategy: str, distillation: str | None) -> None:
     stages = (
         StageConfig(train_dims=("kernel",), epochs=2, init_lr=0.05),
         StageConfig(epochs=8, init_lr=0.05, reorg_weights=True),
     )
-    run = Run(tmp_path, stages, distillation=distillation, supernet=FakeSupernet(seed=2))
+    run = Run(tmp_path, stages, strategy=strategy, distillation=distillation, supernet=FakeSupernet(seed=2))
     adapt = partial(recalibrate, IMAGES)
     untrained = ExtractedAccuracy(partial(extract, run.supernet), adapt, top1)(SPACE.minimum)
     result = run()
@@ -227,9 +243,9 @@ def test_random_state_of_the_caller_is_untouched(tmp_path: Path) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_gradients_of_all_subnets_of_a_step_are_averaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def maximum_and_minimum(step: Step) -> tuple[Subnet, ...]:
-        return step.space.maximum, step.space.minimum
+def test_gradients_of_all_subnets_of_a_step_are_added_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def maximum_and_minimum(step: Step) -> tuple[Pass, ...]:
+        return step.learns(step.space.maximum), step.learns(step.space.minimum)
 
     monkeypatch.setitem(STRATEGIES._entries, "maximum_and_minimum", maximum_and_minimum)
     run = Run(tmp_path, stages=(StageConfig(init_lr=0.5, epochs_lr=1),), strategy="maximum_and_minimum")
@@ -239,7 +255,7 @@ def test_gradients_of_all_subnets_of_a_step_are_averaged(tmp_path: Path, monkeyp
     expected.model.train()
     for subnet in (SPACE.maximum, SPACE.minimum):
         expected.set_active(subnet)
-        (F.cross_entropy(expected.model(IMAGES), LABELS) / 2).backward()
+        F.cross_entropy(expected.model(IMAGES), LABELS).backward()
     run()
     for mine, parameter in zip(run.supernet.parameters(), expected.parameters(), strict=True):
         torch.testing.assert_close(mine, parameter - 0.5 * parameter.grad)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from bootstrapnas_ext.config.training import ScheduleConfig, StageConfig, TrainingConfig
+from bootstrapnas_ext.config.training import DistillationConfig, ScheduleConfig, StageConfig, TrainingConfig
 from bootstrapnas_ext.errors import CheckpointError, ConfigError, RegistryError, TrainingError
 from bootstrapnas_ext.space import Subnet
 from bootstrapnas_ext.training.scheduler import TrainingScheduler
-from bootstrapnas_ext.training.strategies import STRATEGIES, Step
+from bootstrapnas_ext.training.strategies import STRATEGIES, Pass, Step
 from tests.training.fake_supernet import SPACE, FakeSupernet, make_data
 
 STAGES = (
@@ -34,12 +35,12 @@ def run(scheduler: TrainingScheduler, epochs: int, steps: int = 6) -> list[tuple
     subnets = []
     for _ in range(epochs):
         scheduler.epoch_step()
-        subnets += [scheduler.step() for _ in range(steps)]
+        subnets += [tuple(one.subnet for one in scheduler.step().passes) for _ in range(steps)]
     return subnets
 
 
-def maximum_and_minimum(step: Step) -> tuple[Subnet, ...]:
-    return step.space.maximum, step.space.minimum
+def maximum_and_minimum(step: Step) -> tuple[Pass, ...]:
+    return Pass(step.space.maximum, task_weight=4.0), Pass(step.space.minimum, "input_model", distillation_weight=3.0)
 
 
 def test_epochs_move_through_the_stages() -> None:
@@ -70,6 +71,56 @@ def test_strategy_of_several_subnets_activates_the_first(monkeypatch: pytest.Mon
     ((first, second),) = run(scheduler, epochs=1, steps=1)
     assert (first, second) == (SPACE.maximum, scheduler.stages[0].space.minimum)
     assert supernet.active == SPACE.maximum
+
+
+def test_going_through_a_step_activates_each_subnet_and_makes_its_pass_the_current_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(STRATEGIES._entries, "maximum_and_minimum", maximum_and_minimum)
+    supernet = FakeSupernet()
+    config = config_of(STAGES[1], strategy="maximum_and_minimum")
+    scheduler = TrainingScheduler(supernet, config, seed=0, recalibrate=None)
+    scheduler.epoch_step()
+    passes = scheduler.step()
+    minimum = scheduler.stages[0].space.minimum
+    expected = [Pass(SPACE.maximum, "none", 4.0), Pass(minimum, "input_model", 1.0, 3.0)]
+    for _ in range(2):  # as with several batches a step
+        assert len(passes) == 2
+        seen = [(subnet, supernet.active, scheduler.current_pass) for subnet in passes]
+        assert seen == [(one.subnet, one.subnet, one) for one in expected]
+
+
+def test_pass_before_the_first_step_learns_as_the_config_says() -> None:
+    supernet = FakeSupernet()
+    supernet.set_active(SPACE.minimum)
+    config = TrainingConfig(distillation=DistillationConfig("input_model"))
+    scheduler = TrainingScheduler(supernet, config, seed=0, recalibrate=None)
+    assert scheduler.current_pass == Pass(SPACE.minimum, "input_model")
+    scheduler.epoch_step()
+    scheduler.step()
+    scheduler.reset()
+    supernet.set_active(SPACE.minimum)
+    assert scheduler.current_pass == Pass(SPACE.minimum, "input_model")
+
+
+def test_a_stage_may_have_a_strategy_of_its_own() -> None:
+    supernet = FakeSupernet()
+    scheduler = scheduler_of(supernet, STAGES[0], replace(STAGES[1], strategy="sandwich"))
+    subnets = run(scheduler, epochs=3)
+    assert [len(step) for step in subnets] == 6 * [1] + 12 * [4]
+    assert all(step[:2] == (SPACE.maximum, scheduler.stages[1].space.minimum) for step in subnets[6:])
+
+
+def test_comparing_strategy_gets_the_estimate_of_the_step() -> None:
+    scheduler = scheduler_of(FakeSupernet(), replace(STAGES[1], strategy="attentive"))
+    scheduler.epoch_step()
+    asked: list[Subnet] = []
+    scheduler.step(estimate=lambda subnet: float(asked.append(subnet) or len(asked)))
+    assert len(asked) == 6
+    with pytest.raises(
+        TrainingError, match=r"compares subnets by their losses, .* `scheduler\.step\(estimate=\.\.\.\)`"
+    ):
+        scheduler.step()
 
 
 def test_unknown_strategy_is_refused() -> None:

@@ -35,6 +35,10 @@ def with_stages(*stages: StageConfig) -> TrainingConfig:
             StageConfig(train_dims=("width",), width_indicator=9),
             {"kernel": (3,), "depth": (2,), "width": (16, 12, 8, 4)},
         ),
+        (
+            StageConfig(train_dims=("kernel", "width"), kernel_indicator=1),
+            {"kernel": (3,), "depth": (2,), "width": (16, 12, 8, 4)},
+        ),
         (StageConfig(train_dims=("depth",), depth_indicator=1), {"kernel": (3,), "depth": (2, 1), "width": (16,)}),
         (StageConfig(train_dims=("depth",)), {"kernel": (3,), "depth": (2, 1, 0), "width": (16,)}),
         (StageConfig(), {"kernel": (3, 1), "depth": (2, 1, 0), "width": (16, 12, 8, 4)}),
@@ -79,6 +83,13 @@ def test_stage_that_names_a_missing_dimension_is_refused() -> None:
     match = r"list_stage_descriptions\[1\]\.train_dims must name .* has \['depth', 'width'\], but got 'kernel'"
     with pytest.raises(ConfigError, match=match):
         plan_stages(space, config)
+
+
+def test_stage_that_opens_the_maximum_only_is_refused() -> None:
+    config = with_stages(StageConfig(train_dims=("kernel",)), StageConfig(train_dims=("kernel",), kernel_indicator=1))
+    match = r"list_stage_descriptions\[1\] must open more than the maximum subnet, .* got \(train_dims=\['kernel'\]"
+    with pytest.raises(ConfigError, match=match):
+        plan_stages(SPACE, config)
 
 
 def test_each_stage_has_a_cosine_of_its_own() -> None:

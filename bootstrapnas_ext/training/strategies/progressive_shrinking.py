@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from bootstrapnas_ext.space import Subnet
-from bootstrapnas_ext.training.strategies.base import STRATEGIES, Step
+from bootstrapnas_ext.training.strategies.base import STRATEGIES, Pass, Step
 
 
 @STRATEGIES.register("progressive_shrinking")
-def progressive_shrinking(step: Step) -> tuple[Subnet, ...]:
+def progressive_shrinking(step: Step) -> tuple[Pass, ...]:
     """
-    Returns one random subnet of what the stage has opened; the stages open ever smaller subnets.
+    Trains one random subnet of what the stage has opened; the stages open ever smaller subnets.
 
     H. Cai et al., Once-for-All: Train One Network and Specialize it for Efficient Deployment, ICLR 2020,
     https://arxiv.org/abs/1908.09791.
 
     :param step: The training step.
     """
-    return (step.space.sample(step.rng),)
+    return (step.learns(step.space.sample(step.rng)),)
