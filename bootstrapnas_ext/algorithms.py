@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,7 @@ class EpochBasedTrainingAlgorithm:
         *,
         criterion: Callable[[Any, Tensor], Tensor] | None = None,
         resume: bool = False,
-        bf16: bool = False,
+        bf16: bool | None = None,
         console: Console | None = None,
     ) -> TrainingResult:
         """
@@ -93,14 +93,21 @@ class EpochBasedTrainingAlgorithm:
             ``model_eval_fn`` measures it.
         :param optimizer: Over ``controller.supernet.parameters()``.
         :param output_dir: The run folder.
-        :param criterion: The loss of outputs and targets; cross entropy if not given.
+        :param criterion: The loss of outputs and targets; cross entropy with the config's ``label_smoothing`` if not
+            given.
         :param resume: Whether to go on from ``checkpoints/last.pt``, if it is there. Without, none may be there.
-        :param bf16: Whether to run forward passes under autocast to bfloat16.
+        :param bf16: Whether to run forward passes under autocast to bfloat16; as the config says if not given.
         :param console: Where progress is shown; standard error if not given.
         :raises BootstrapNASError: If the data, a checkpoint or a loss is wrong.
         """
         controller, folder = self._controller, Path(output_dir)
-        supernet = controller.supernet
+        supernet, optimization = controller.supernet, controller.config.training.optimization
+        if criterion is not None and optimization.label_smoothing:
+            msg = (
+                "$.bootstrapNAS.training.optimization.label_smoothing is for training without a `criterion` of one's "
+                f"own, but got {optimization.label_smoothing} and a `criterion`; remove one of them."
+            )
+            raise ConfigError(msg)
         calibration = controller.calibration(controller.config.training.batchnorm_adaptation)
         evaluate = ExtractedAccuracy(
             extract=partial(extract, supernet),
@@ -111,11 +118,11 @@ class EpochBasedTrainingAlgorithm:
             supernet,
             controller.scheduler,
             train_loader,
-            criterion or nn.CrossEntropyLoss(),
+            criterion or nn.CrossEntropyLoss(label_smoothing=optimization.label_smoothing),
             optimizer,
             loss=controller.loss,
             evaluate=evaluate,
-            bf16=bf16,
+            optimization=optimization if bf16 is None else replace(optimization, bf16=bf16),
         )
         extract(supernet, supernet.space.minimum)  # what cannot be extracted is told before hours of training
         checkpoints = folder / CHECKPOINTS

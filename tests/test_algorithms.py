@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,9 @@ def loaders() -> tuple[DataLoader[Any], DataLoader[Any]]:
     return train, DataLoader(TensorDataset(images[96:], labels[96:]), batch_size=64)
 
 
-def make(eval_fn: Any = None, **search: Any) -> tuple[BootstrapNASController, NNCFConfig]:
+def make(
+    eval_fn: Any = None, training: dict[str, Any] | None = None, **search: Any
+) -> tuple[BootstrapNASController, NNCFConfig]:
     torch.manual_seed(0)
     config = NNCFConfig.from_dict(
         {
@@ -58,6 +61,7 @@ def make(eval_fn: Any = None, **search: Any) -> tuple[BootstrapNASController, NN
                 "training": {
                     "schedule": {"list_stage_descriptions": [{"epochs": 2, "init_lr": 0.05, "reorg_weights": True}]},
                     "elasticity": {"available_elasticity_dims": ["width"]},
+                    **(training or {}),
                 },
                 "search": {"num_evals": 6, "population": 2, "objectives": ["accuracy", "macs"], **search},
             },
@@ -76,6 +80,36 @@ def train(controller: BootstrapNASController, config: NNCFConfig, folder: Path, 
 
 def search(controller: BootstrapNASController, config: NNCFConfig, folder: Path, **options: Any) -> Any:
     return SearchAlgorithm.from_config(controller, config).run(loaders()[1], folder, console=QUIET, **options)
+
+
+OPTIMIZATION = {
+    "label_smoothing": 0.1,
+    "gradient_clipping": 5,
+    "gradient_accumulation": 2,
+    "bf16": True,
+    "channels_last": True,
+    "ema_decay": 0.5,
+}
+
+
+@pytest.mark.parametrize("strategy", ["random", "fair", "sandwich", "attentive"])
+def test_training_by_each_strategy_with_everything_on(tmp_path: Path, strategy: str) -> None:
+    distillation = {"loss": "alpha_divergence", "features": ["second"], "feature_weight": 0.1}
+    controller, config = make(
+        training={"strategy": strategy, "optimization": OPTIMIZATION, "distillation": distillation}
+    )
+    before = [parameter.clone() for parameter in controller.supernet.parameters()]
+    result = train(controller, config, tmp_path)
+    assert [math.isfinite(record.loss) for record in result.history] == [True, True]
+    changed = [not torch.equal(*pair) for pair in zip(controller.supernet.parameters(), before, strict=True)]
+    assert all(changed)
+
+
+def test_label_smoothing_of_a_criterion_of_ones_own_is_refused(tmp_path: Path) -> None:
+    controller, config = make(training={"optimization": {"label_smoothing": 0.1}})
+    with pytest.raises(ConfigError, match=r"optimization\.label_smoothing is for training without a `criterion`"):
+        train(controller, config, tmp_path, criterion=nn.CrossEntropyLoss())
+    assert not list(tmp_path.iterdir())
 
 
 def test_training_leaves_the_best_super_network_and_logs(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from bootstrapnas_ext.config.training import BatchnormAdaptationConfig as Batchn
 from bootstrapnas_ext.config.training import DistillationConfig as DistillationConfig
 from bootstrapnas_ext.config.training import LRScheduleConfig as LRScheduleConfig
 from bootstrapnas_ext.config.training import LRScheduleParams as LRScheduleParams
+from bootstrapnas_ext.config.training import OptimizationConfig as OptimizationConfig
 from bootstrapnas_ext.config.training import SandwichConfig as SandwichConfig
 from bootstrapnas_ext.config.training import ScheduleConfig as ScheduleConfig
 from bootstrapnas_ext.config.training import StageConfig as StageConfig

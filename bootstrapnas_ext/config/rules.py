@@ -115,6 +115,7 @@ NonNegativeInt = Annotated[int, Rule("minimum", 0)]
 PositiveFloat = Annotated[float, Rule("exclusiveMinimum", 0)]
 NonNegativeFloat = Annotated[float, Rule("minimum", 0)]
 Fraction = Annotated[float, Rule("minimum", 0), Rule("maximum", 1)]
+ProperFraction = Annotated[float, Rule("exclusiveMinimum", 0), Rule("exclusiveMaximum", 1)]
 Percent = Annotated[float, Rule("minimum", 0), Rule("maximum", 100)]
 
 # The names that the package itself registers; registering another adds it. The registries cannot be asked: what is in

@@ -15,7 +15,7 @@ from bootstrapnas_ext.config.rules import FormerName, Rule
 Schema = dict[str, Any]
 
 _SCALARS = {int: "integer", float: "number", bool: "boolean", str: "string"}
-_BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<="}
+_BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 
 
 @cache

@@ -9,10 +9,12 @@ from typing import Annotated, Literal
 from bootstrapnas_ext.config.elasticity import ElasticityConfig
 from bootstrapnas_ext.config.rules import (
     Dimensions,
+    Fraction,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    ProperFraction,
     Rule,
     Strategy,
     Violation,
@@ -48,6 +50,8 @@ class StageConfig:
     :param bn_adapt: Recalibrate BatchNorm statistics when the stage begins.
     :param init_lr: Learning rate at the beginning of the stage, from which it falls along a cosine; the optimizer's
         own if not given (NNCF 2.x took 3.5e-6). Not together with `lr_schedule`.
+    :param warmup_epochs: In how many of the stage's epochs the learning rate rises from 0 to that. Not together with
+        `lr_schedule`.
     :param epochs_lr: Number of epochs in which the learning rate would fall to 0; `epochs` if not given.
     :param sample_rate: A new random subnet is drawn every this many training steps.
     """
@@ -61,6 +65,7 @@ class StageConfig:
     reorg_weights: bool = False
     bn_adapt: bool = False
     init_lr: PositiveFloat | None = None
+    warmup_epochs: NonNegativeInt = 0
     epochs_lr: PositiveInt | None = None
     sample_rate: PositiveInt = 1
 
@@ -181,6 +186,30 @@ class DistillationConfig:
 
 
 @dataclass(frozen=True)
+class OptimizationConfig:
+    """
+    How the package's own loop changes the weights; a loop of one's own does as it likes.
+
+    :param label_smoothing: Part of the target that the cross entropy spreads over all classes; for training without a
+        `criterion` of one's own.
+    :param gradient_clipping: The norm of all gradients together is at most this; no limit if not given.
+    :param gradient_accumulation: How many batches make a step. Subnets are drawn once a step.
+    :param bf16: Run forward passes under autocast to bfloat16, on the CPU or the GPU.
+    :param channels_last: Let the channels of images and of the weights of convolutions lie next to each other in
+        memory, which is faster on most devices.
+    :param ema_decay: Keep an exponential moving average of the weights, with this part of it kept in a step, which is
+        validated and becomes the best checkpoint; none if not given.
+    """
+
+    label_smoothing: Fraction = 0.0
+    gradient_clipping: PositiveFloat | None = None
+    gradient_accumulation: PositiveInt = 1
+    bf16: bool = False
+    channels_last: bool = False
+    ema_decay: ProperFraction | None = None
+
+
+@dataclass(frozen=True)
 class TrainingConfig:
     """
     How the super-network is built and trained.
@@ -195,6 +224,7 @@ class TrainingConfig:
     :param schedule: The stages of training.
     :param elasticity: What of the model is elastic.
     :param lr_schedule: One learning-rate curve over all stages; each stage has its own if not given.
+    :param optimization: How weights are changed.
     :param distillation: Whether and from what subnets learn in addition to the labels.
     """
 
@@ -207,6 +237,7 @@ class TrainingConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     elasticity: ElasticityConfig = field(default_factory=ElasticityConfig)
     lr_schedule: LRScheduleConfig | None = None
+    optimization: OptimizationConfig = field(default_factory=OptimizationConfig)
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
 
     @property
@@ -254,11 +285,18 @@ class TrainingConfig:
         seen: tuple[str, ...] = ()
         for index, stage in enumerate(stages):
             path = ("schedule", "list_stage_descriptions", index)
-            if stage.init_lr is not None and self.lr_schedule is not None:
+            for key in ("init_lr", "warmup_epochs") if self.lr_schedule is not None else ():
+                if getattr(stage, key):
+                    yield Violation(
+                        (*path, key),
+                        f"must not be given together with `lr_schedule`, which sets the rate of all stages, but got "
+                        f"{getattr(stage, key)}; remove one of them",
+                    )
+            if stage.warmup_epochs and stage.warmup_epochs >= (stage.epochs_lr or stage.epochs):
                 yield Violation(
-                    (*path, "init_lr"),
-                    f"must not be given together with `lr_schedule`, which sets the rate of all stages, but got "
-                    f"{stage.init_lr}; remove one of them",
+                    (*path, "warmup_epochs"),
+                    f"`warmup_epochs < epochs_lr` must hold, but got (warmup_epochs={stage.warmup_epochs}, "
+                    f"epochs_lr={stage.epochs_lr or stage.epochs})",
                 )
             if self.lr_schedule is None and stage.epochs_lr is not None and stage.epochs_lr < stage.epochs:
                 yield Violation(

@@ -4,6 +4,7 @@ from bootstrapnas_ext.training.checkpoint import load_checkpoint, load_supernet,
 from bootstrapnas_ext.training.distillation import Distillation
 from bootstrapnas_ext.training.divergences import DIVERGENCES, Divergence, alpha_divergence, kl, mse
 from bootstrapnas_ext.training.loop import BEST, LAST, Trainer
+from bootstrapnas_ext.training.optimization import weight_decay_groups
 from bootstrapnas_ext.training.passes import Passes
 from bootstrapnas_ext.training.randomness import seeded_epoch
 from bootstrapnas_ext.training.records import EpochRecord, TrainingResult
@@ -13,6 +14,7 @@ from bootstrapnas_ext.training.step_loss import StepLoss
 from bootstrapnas_ext.training.strategies import STRATEGIES, Pass, Step, Strategy
 from bootstrapnas_ext.training.supernet_protocol import TrainableSupernet
 from bootstrapnas_ext.training.validation import ExtractedAccuracy
+from bootstrapnas_ext.training.weight_average import WeightAverage
 
 __all__ = [
     "BEST",
@@ -33,6 +35,7 @@ __all__ = [
     "Trainer",
     "TrainingResult",
     "TrainingScheduler",
+    "WeightAverage",
     "alpha_divergence",
     "kl",
     "load_checkpoint",
@@ -42,4 +45,5 @@ __all__ = [
     "save_checkpoint",
     "seeded_epoch",
     "stage_space",
+    "weight_decay_groups",
 ]

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
+from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
+from bootstrapnas_ext.config.training import OptimizationConfig
 from bootstrapnas_ext.errors import CheckpointError, TrainingError
 from bootstrapnas_ext.inputs import ExampleInput
 from bootstrapnas_ext.space import Subnet
 from bootstrapnas_ext.training.checkpoint import load_checkpoint, make_folder, restore_supernet, save_checkpoint
 from bootstrapnas_ext.training.data_checks import check_labels, count_classes, count_steps, split_batch, stored_labels
+from bootstrapnas_ext.training.optimization import channels_last, make_channels_last
 from bootstrapnas_ext.training.randomness import seeded_epoch
 from bootstrapnas_ext.training.records import EpochRecord, TrainingResult
 from bootstrapnas_ext.training.reporting import ProgressReporter, write_scalars
 from bootstrapnas_ext.training.scheduler import TrainingScheduler
 from bootstrapnas_ext.training.supernet_protocol import TrainableSupernet
+from bootstrapnas_ext.training.weight_average import WeightAverage
 
 #: File names within the folder of checkpoints.
 LAST = "last.pt"
@@ -46,7 +52,9 @@ class Trainer:
     :param loss: Makes the loss of a pass from that of the criterion; see
         :class:`bootstrapnas_ext.training.StepLoss`.
     :param evaluate: A subnet to its top-1 on the validation data, in percent.
-    :param bf16: Whether forward passes run under autocast to bfloat16.
+    :param optimization: How weights are changed. With a moving average, that is what is measured after each epoch and
+        written to ``best.pt``, while training goes on with the weights themselves; where a stage reorganizes channels,
+        it begins anew.
     """
 
     def __init__(
@@ -59,7 +67,7 @@ class Trainer:
         *,
         loss: Callable[[torch.Tensor], torch.Tensor],
         evaluate: Callable[[Subnet], float],
-        bf16: bool,
+        optimization: OptimizationConfig,
     ) -> None:
         self._supernet = supernet
         self._scheduler = scheduler
@@ -68,7 +76,8 @@ class Trainer:
         self._optimizer = optimizer
         self._loss = loss
         self._evaluate = evaluate
-        self._bf16 = bf16
+        self._optimization = optimization
+        self._average: WeightAverage | None = None
         self._device = next(supernet.parameters()).device
         self._classes: int | None = None
         self._history: list[EpochRecord] = []
@@ -96,9 +105,13 @@ class Trainer:
             )
             raise CheckpointError(msg)
         self._supernet.set_active(self._supernet.space.maximum)
-        steps = self._check_data()
+        steps = math.ceil(self._check_data() / self._optimization.gradient_accumulation)
         for folder in (checkpoint_dir, log_dir):
             make_folder(folder)
+        if self._optimization.channels_last:
+            make_channels_last(self._supernet.model)
+        if self._optimization.ema_decay is not None:
+            self._average = WeightAverage(self._supernet.parameters(), self._optimization.ema_decay)
         self._scheduler.reset()
         self._scheduler.attach(self._optimizer, steps)
         self._history = []
@@ -135,41 +148,61 @@ class Trainer:
 
     def _run_epoch(self, epoch: int, progress: ProgressReporter) -> EpochRecord:
         self._scheduler.epoch_step()
+        stage = self._scheduler.stages[self._scheduler.current_stage]
+        if self._average is not None and stage.config.reorg_weights and epoch == stage.first_epoch:
+            self._average.restart()  # the channels of its values have moved
         self._supernet.model.train()
         losses = []
-        for batch in self._loader:
-            losses.append(self._run_step(*split_batch(batch)))
+        for batches in _groups(self._loader, self._optimization.gradient_accumulation):
+            losses.append(self._run_step([self._prepared(batch) for batch in batches]))
             progress.step(epoch, self._scheduler.current_stage, losses[-1])
         self._supernet.set_active(self._supernet.space.maximum)
-        self._scheduler.adapt_batchnorm()
-        return EpochRecord(
-            epoch=epoch,
-            stage=self._scheduler.current_stage,
-            loss=sum(losses) / len(losses),
-            learning_rate=self._optimizer.param_groups[0]["lr"],
-            top1_maximum=self._evaluate(self._supernet.space.maximum),
-            top1_minimum=self._evaluate(self._scheduler.stages[-1].space.minimum),
-        )
+        with self._averaged():
+            self._scheduler.adapt_batchnorm()
+            return EpochRecord(
+                epoch=epoch,
+                stage=self._scheduler.current_stage,
+                loss=sum(losses) / len(losses),
+                learning_rate=self._optimizer.param_groups[0]["lr"],
+                top1_maximum=self._evaluate(self._supernet.space.maximum),
+                top1_minimum=self._evaluate(self._scheduler.stages[-1].space.minimum),
+            )
 
-    def _run_step(self, inputs: ExampleInput, targets: torch.Tensor) -> float:
+    def _averaged(self) -> AbstractContextManager[None]:
+        """A context in which the weights are what is measured and kept as the best."""
+        return nullcontext() if self._average is None else self._average.applied()
+
+    def _prepared(self, batch: Any) -> tuple[ExampleInput, torch.Tensor]:
+        inputs, targets = split_batch(batch)
         self._check_labels(targets)
-        inputs, targets = inputs.to(self._device), targets.to(self._device)
+        inputs = inputs.to(self._device)
+        if self._optimization.channels_last:
+            inputs = inputs.map(channels_last)
+        return inputs, targets.to(self._device)
+
+    def _run_step(self, batches: list[tuple[ExampleInput, torch.Tensor]]) -> float:
+        passes = self._scheduler.step(estimate=partial(self._estimate, *batches[0]))
         self._optimizer.zero_grad()
         total = 0.0
-        for subnet in self._scheduler.step(estimate=partial(self._estimate, inputs, targets)):
-            loss = self._loss_of(inputs, targets, self._loss)
-            value = loss.item()
-            if not math.isfinite(value):
-                raise self._divergence(value, subnet)
-            torch.autograd.backward(loss)
-            total += value
+        for inputs, targets in batches:
+            for subnet in passes:
+                loss = self._loss_of(inputs, targets, self._loss) / len(batches)
+                value = loss.item()
+                if not math.isfinite(value):
+                    raise self._divergence(value, subnet)
+                torch.autograd.backward(loss)
+                total += value
+        if self._optimization.gradient_clipping is not None:
+            nn.utils.clip_grad_norm_(self._supernet.parameters(), self._optimization.gradient_clipping)
         self._optimizer.step()
+        if self._average is not None:
+            self._average.update()
         return total
 
     def _loss_of(
         self, inputs: ExampleInput, targets: torch.Tensor, complete: Callable[[torch.Tensor], torch.Tensor]
     ) -> torch.Tensor:
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._optimization.bf16):
             return complete(self._criterion(self._supernet.model(*inputs.args, **inputs.kwargs), targets))
 
     def _estimate(self, inputs: ExampleInput, targets: torch.Tensor, subnet: Subnet) -> float:
@@ -186,19 +219,23 @@ class Trainer:
         )
 
     def _save(self, folder: Path) -> None:
-        contents = {
+        # The best first: a training killed between the two repeats this epoch and writes both again.
+        if TrainingResult(tuple(self._history)).best is self._history[-1]:
+            with self._averaged():
+                save_checkpoint(folder / BEST, self._contents())
+        save_checkpoint(folder / LAST, self._contents())
+
+    def _contents(self) -> dict[str, Any]:
+        return {
             "supernet": self._supernet.state_dict(),
             "optimizer": self._optimizer.state_dict(),
+            "average": None if self._average is None else self._average.get_state(),
             "scheduler": self._scheduler.get_state(),
             "history": [asdict(record) for record in self._history],
         }
-        # The best first: a training killed between the two repeats this epoch and writes both again.
-        if TrainingResult(tuple(self._history)).best is self._history[-1]:
-            save_checkpoint(folder / BEST, contents)
-        save_checkpoint(folder / LAST, contents)
 
     def _resume(self, path: Path) -> None:
-        contents = load_checkpoint(path, ("scheduler", "supernet", "optimizer", "history"))
+        contents = load_checkpoint(path, ("scheduler", "supernet", "optimizer", "average", "history"))
         try:
             history = [EpochRecord(**record) for record in contents["history"]]
         except TypeError as error:
@@ -211,4 +248,17 @@ class Trainer:
         except (KeyError, ValueError) as error:
             msg = f"The optimizer does not fit that of {path} ({error}); resume with the same kind of optimizer."
             raise CheckpointError(msg) from error
+        if self._average is not None:
+            try:
+                self._average.load_state(contents["average"])
+            except ValueError as error:
+                msg = f"{path} does not fit: {error}; use another checkpoint, or start without resuming."
+                raise CheckpointError(msg) from error
         self._history = history
+
+
+def _groups(loader: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """Yields the batches of a loader in lists of that size; the last one may be shorter."""
+    batches = iter(loader)
+    while group := list(islice(batches, size)):
+        yield group

@@ -227,6 +227,7 @@ class TrainingScheduler:
             "sandwich": asdict(self._config.sandwich),
             "attentive": asdict(self._config.attentive),
             "distillation": asdict(self._config.distillation),
+            "optimization": asdict(self._config.optimization),
             "lr_schedule": None if schedule is None else asdict(schedule),
             "stages": [asdict(stage.config) for stage in self._stages],
         }

@@ -111,7 +111,7 @@ def _fit(stage: StageConfig, present: Sequence[str]) -> StageConfig:
 def _stage_rate(stage: StageConfig, first_epoch: int) -> LearningRate:
     assert stage.epochs_lr is not None  # the config fills it in
     length = stage.epochs_lr
-    return lambda epoch, own: CosineSchedule(stage.init_lr or own, length)(epoch - first_epoch)
+    return lambda epoch, own: CosineSchedule(stage.init_lr or own, length, stage.warmup_epochs)(epoch - first_epoch)
 
 
 def _overall_rate(config: TrainingConfig, epochs: int) -> LearningRate:

@@ -13,7 +13,7 @@ from torch import nn
 
 from bootstrapnas_ext.errors import TrainingError
 from bootstrapnas_ext.evaluation import top1_accuracy
-from bootstrapnas_ext.training import seeded_epoch
+from bootstrapnas_ext.training import seeded_epoch, weight_decay_groups
 from bootstrapnas_ext.training.learning_rate import CosineSchedule
 from samples.classification.settings import OptimizerConfig, PretrainConfig
 
@@ -26,10 +26,14 @@ def create_optimizer(parameters: Iterable[tuple[str, nn.Parameter]], config: Opt
     :param config: Which optimizer.
     """
     keys = [key for key in (config.no_decay_keys or "").split("#") if key]
-    groups: dict[float, list[nn.Parameter]] = {config.weight_decay: [], 0.0: []}
+    exempt, others = [], []
     for name, parameter in parameters:
-        groups[0.0 if any(key in name for key in keys) else config.weight_decay].append(parameter)
-    described = [{"params": group, "weight_decay": decay} for decay, group in groups.items() if group]
+        (exempt if any(key in name for key in keys) else others).append(parameter)
+    if config.decay_norms_and_biases:
+        described = [{"params": others, "weight_decay": config.weight_decay}]
+    else:
+        described = weight_decay_groups(others, config.weight_decay)
+    described = [group for group in (*described, {"params": exempt, "weight_decay": 0.0}) if group["params"]]
     if config.type == "sgd":
         return torch.optim.SGD(described, config.base_lr, momentum=config.momentum, nesterov=config.nesterov)
     kind = torch.optim.Adam if config.type == "adam" else torch.optim.AdamW

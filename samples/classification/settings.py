@@ -35,6 +35,7 @@ class OptimizerConfig:
     :param weight_decay: L2 penalty; decoupled in "adamw".
     :param label_smoothing: Part of the target that is spread over all classes.
     :param no_decay_keys: Parameters with one of these in their name have no weight decay; separated by `#`.
+    :param decay_norms_and_biases: Whether norms and biases have weight decay, too.
     """
 
     type: Literal["sgd", "adam", "adamw"] = "sgd"
@@ -44,6 +45,7 @@ class OptimizerConfig:
     weight_decay: NonNegativeFloat = 5e-4
     label_smoothing: Fraction = 0.0
     no_decay_keys: str | None = None
+    decay_norms_and_biases: bool = True
 
     def violations(self) -> Iterator[Violation]:
         """Yields what is wrong across keys."""

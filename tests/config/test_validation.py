@@ -114,6 +114,10 @@ def errors_of(config: object) -> list[str]:
         ),
         (f"{STAGES}", [{"strategy": "sandwhich"}], "descriptions[0].strategy: must be a registered training strategy"),
         ("training.attentive.num_candidates", 1, "num_candidates: must be an integer >= 2, but got 1"),
+        ("training.optimization.ema_decay", 1, "ema_decay: must be a number > 0 and < 1, but got 1"),
+        ("training.optimization.gradient_clipping", 0, "gradient_clipping: must be a number > 0, but got 0"),
+        ("training.optimization.gradient_accumulation", 0, "accumulation: must be an integer >= 1, but got 0"),
+        ("training.optimization.label_smoothing", 2, "label_smoothing: must be a number >= 0 and <= 1, but got 2"),
         ("training.distillation.loss", "cosine", 'must be one of "kl", "mse", "alpha_divergence", but got "cosine"'),
         ("search.algorithm", "NSGA", "must be a registered search algorithm"),
         ("search.algorithm", "nsga2", "but got 'nsga2'; did you mean 'NSGA2'?"),
@@ -201,6 +205,14 @@ def test_rules_of_elasticity(block: dict[str, Any], line: str) -> None:
         (
             {"stages": [{"init_lr": 0.1}], "lr_schedule": {"params": {}}},
             "[0].init_lr: must not be given together with `lr_schedule`",
+        ),
+        (
+            {"stages": [{"epochs": 2, "warmup_epochs": 1}], "lr_schedule": {"params": {}}},
+            "[0].warmup_epochs: must not be given together with `lr_schedule`",
+        ),
+        (
+            {"stages": [{"epochs": 2, "warmup_epochs": 2}]},
+            "[0].warmup_epochs: `warmup_epochs < epochs_lr` must hold, but got (warmup_epochs=2, epochs_lr=2)",
         ),
         (
             {"distillation": {"loss": "mse", "temperature": 2}},

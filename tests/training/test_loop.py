@@ -17,7 +17,13 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import DataLoader, TensorDataset
 
-from bootstrapnas_ext.config.training import DistillationConfig, ScheduleConfig, StageConfig, TrainingConfig
+from bootstrapnas_ext.config import (
+    DistillationConfig,
+    OptimizationConfig,
+    ScheduleConfig,
+    StageConfig,
+    TrainingConfig,
+)
 from bootstrapnas_ext.errors import CheckpointError, ConfigError, DataError, TrainingError
 from bootstrapnas_ext.space import Subnet
 from bootstrapnas_ext.training import (
@@ -69,7 +75,7 @@ class Run:
     evaluate: Callable[[Subnet], float] | None = None
     loader: Any = None
     optimizer: Callable[..., torch.optim.Optimizer] = SGD
-    bf16: bool = False
+    optimization: OptimizationConfig = field(default_factory=OptimizationConfig)
     terminal: bool = False
     supernet: FakeSupernet = field(default_factory=FakeSupernet)
     input_model: TinyNet = field(default_factory=TinyNet)
@@ -79,7 +85,12 @@ class Run:
         adapt = partial(recalibrate, IMAGES)
         distillation = DistillationConfig(self.distillation)
         schedule = ScheduleConfig(tuple(self.stages))
-        config = TrainingConfig(strategy=self.strategy, schedule=schedule, distillation=distillation)
+        config = TrainingConfig(
+            strategy=self.strategy,
+            schedule=schedule,
+            distillation=distillation,
+            optimization=self.optimization,
+        )
         scheduler = TrainingScheduler(self.supernet, config, seed=self.seed, recalibrate=adapt)
         distill = Distillation(self.supernet, self.input_model, distillation, lambda: scheduler.current_step)
         loader = self.loader
@@ -93,7 +104,7 @@ class Run:
             self.optimizer(self.supernet.parameters()),
             loss=StepLoss(scheduler, distill),
             evaluate=self.evaluate or ExtractedAccuracy(partial(extract, self.supernet), adapt, top1),
-            bf16=self.bf16,
+            optimization=self.optimization,
         )
         console = Console(file=self.output, force_terminal=self.terminal, width=200)
         return trainer.run(self.folder, self.folder / "log", resume=resume, console=console)
@@ -189,18 +200,32 @@ def test_checkpoint_statistics_are_those_of_the_maximum(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("call", [8, 14, 20, 25])
 @pytest.mark.parametrize("optimizer", [SGD, ADAMW])
+@pytest.mark.parametrize(
+    ("strategy", "calls", "optimization"),
+    [
+        ("progressive_shrinking", 1, OptimizationConfig()),
+        ("sandwich", 4, OptimizationConfig(gradient_accumulation=2, gradient_clipping=0.5)),
+        ("attentive", 10, OptimizationConfig(ema_decay=0.9, channels_last=True)),
+    ],
+)
 def test_resumed_training_ends_as_one_that_was_not_interrupted(
-    tmp_path: Path, call: int, optimizer: Callable[..., torch.optim.Optimizer]
+    tmp_path: Path,
+    call: int,
+    optimizer: Callable[..., torch.optim.Optimizer],
+    strategy: str,
+    calls: int,
+    optimization: OptimizationConfig,
 ) -> None:
-    whole = Run(tmp_path / "whole", distillation="maximum", optimizer=optimizer)
+    make = partial(Run, distillation="maximum", optimizer=optimizer, strategy=strategy, optimization=optimization)
+    whole = make(tmp_path / "whole")
     expected = whole()
 
-    killed = Run(tmp_path / "killed", distillation="maximum", optimizer=optimizer)
-    killed.criterion = break_at(call)
+    killed = make(tmp_path / "killed")
+    killed.criterion = break_at(call * calls)
     with pytest.raises(KilledError, match="killed"):
         killed()
     torch.rand(3)
-    resumed = Run(killed.folder, distillation="maximum", optimizer=optimizer, supernet=FakeSupernet(seed=7))
+    resumed = make(killed.folder, supernet=FakeSupernet(seed=7))
     assert resumed(resume=killed.folder / "last.pt") == expected
     assert_same_weights(weights(resumed.supernet), weights(whole.supernet))
     first, second = (load_checkpoint(run.folder / "best.pt") for run in (whole, resumed))
@@ -274,10 +299,127 @@ def test_bf16_runs_the_forward_pass_in_bfloat16(tmp_path: Path) -> None:
         seen.add(outputs.dtype)
         return F.cross_entropy(outputs, targets)
 
-    run = Run(tmp_path, bf16=True, criterion=criterion)
+    run = Run(tmp_path, optimization=OptimizationConfig(bf16=True), criterion=criterion)
     assert run().history[-1].top1_maximum > 80
     assert seen == {torch.bfloat16}
     assert run.supernet.model.stem.weight.dtype == torch.float32
+
+
+def test_batches_of_a_step_count_as_one_batch(tmp_path: Path) -> None:
+    def train(size: int, **optimization: Any) -> list[torch.Tensor]:
+        run = Run(tmp_path / str(size), (StageConfig(epochs=2, init_lr=0.05),), strategy="fair")
+        run.optimization = OptimizationConfig(**optimization)
+        run.loader = DataLoader(TensorDataset(IMAGES, LABELS), batch_size=size)
+        model = run.supernet.model.eval()
+        model.train = lambda mode=True: model  # type: ignore[method-assign]  # statistics depend on the size of a batch
+        run()
+        return list(run.supernet.parameters())
+
+    for one, other in zip(train(16, gradient_accumulation=3), train(48), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_last_step_of_an_epoch_may_have_fewer_batches(tmp_path: Path) -> None:
+    steps: list[int] = []
+    run = Run(tmp_path, (StageConfig(init_lr=0.05),), optimization=OptimizationConfig(gradient_accumulation=4))
+    run.optimizer = lambda parameters: count_steps_of(SGD(parameters), steps)
+    run()
+    assert len(steps) == 2, "6 batches are 4 and 2"
+
+
+def count_steps_of(optimizer: torch.optim.Optimizer, steps: list[int]) -> torch.optim.Optimizer:
+    optimizer.register_step_post_hook(lambda *_: steps.append(1))
+    return optimizer
+
+
+@pytest.mark.parametrize("limit", [0.01, 1000.0])
+def test_gradients_are_clipped_together(tmp_path: Path, limit: float) -> None:
+    run = Run(tmp_path, (StageConfig(init_lr=1e-9),), optimization=OptimizationConfig(gradient_clipping=limit))
+    norms: list[float] = []
+
+    def note(*_: Any) -> None:
+        gradients = [p.grad.flatten() for p in run.supernet.parameters() if p.grad is not None]
+        norms.append(torch.cat(gradients).norm().item())
+
+    def make(parameters: Any) -> torch.optim.Optimizer:
+        optimizer = SGD(parameters)
+        optimizer.register_step_pre_hook(note)
+        return optimizer
+
+    run.optimizer = make
+    run()
+    assert (max(norms) == pytest.approx(limit, rel=1e-3)) if limit < 1 else (0.1 < max(norms) < 100)
+
+
+def test_channels_last_gives_the_same_weights(tmp_path: Path) -> None:
+    layouts = set()
+
+    def criterion(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        layouts.add(last.supernet.model.stem.weight.is_contiguous(memory_format=torch.channels_last))
+        return F.cross_entropy(outputs, targets)
+
+    plain, last = Run(tmp_path / "plain"), Run(tmp_path / "last", criterion=criterion)
+    last.optimization = OptimizationConfig(channels_last=True)
+    seen: list[bool] = []
+
+    def note(model: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        if torch.is_grad_enabled():
+            seen.append(args[0].is_contiguous(memory_format=torch.channels_last))
+
+    last.supernet.model.register_forward_pre_hook(note)
+    plain()
+    last()
+    assert layouts == {True}
+    assert set(seen) == {True}
+    for mine, other in zip(plain.supernet.parameters(), last.supernet.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-4)
+
+
+def test_average_of_the_weights_is_measured_and_kept_as_the_best(tmp_path: Path) -> None:
+    decay, measured, after_steps = 0.8, [], []
+    run = Run(tmp_path, (StageConfig(epochs=2, init_lr=0.1),), optimization=OptimizationConfig(ema_decay=decay))
+
+    def evaluate(subnet: Subnet) -> float:
+        measured.append(run.supernet.model.head.bias.detach().clone())
+        return float(len(measured))
+
+    def make(parameters: Any) -> torch.optim.Optimizer:
+        optimizer = SGD(parameters)
+        optimizer.register_step_post_hook(lambda *_: after_steps.append(run.supernet.model.head.bias.detach().clone()))
+        return optimizer
+
+    run.evaluate, run.optimizer = evaluate, make
+    average = run.supernet.model.head.bias.detach().clone()
+    run()
+    for value in after_steps:
+        average = decay * average + (1 - decay) * value
+    torch.testing.assert_close(measured[-1], average)
+    torch.testing.assert_close(load_checkpoint(tmp_path / "best.pt")["supernet"]["weights"]["head.bias"], average)
+    last = load_checkpoint(tmp_path / "last.pt")["supernet"]["weights"]["head.bias"]
+    assert torch.equal(last, after_steps[-1])
+    assert torch.equal(run.supernet.model.head.bias, last), "training would go on with the weights themselves"
+
+
+def test_average_begins_anew_where_channels_move(tmp_path: Path) -> None:
+    run = Run(tmp_path, optimization=OptimizationConfig(ema_decay=0.999999))
+    seen: list[torch.Tensor] = []
+    run.evaluate = lambda subnet: float(seen.append(run.supernet.model.stem.weight.detach().clone()) or 0)
+    own = run.supernet.reorganize
+    run.supernet.reorganize = lambda: (own(), moved.append(run.supernet.model.stem.weight.detach().clone()))  # type: ignore[method-assign]
+    moved: list[torch.Tensor] = []
+    run()
+    assert not torch.allclose(seen[2], moved[0])
+    torch.testing.assert_close(seen[4], moved[0], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(seen[-1], moved[0], rtol=1e-3, atol=1e-3)
+
+
+def test_average_of_another_model_is_refused(tmp_path: Path) -> None:
+    optimization = OptimizationConfig(ema_decay=0.9)
+    Run(tmp_path, STAGES[:1], optimization=optimization)()
+    contents = load_checkpoint(tmp_path / "last.pt")
+    save_checkpoint(tmp_path / "last.pt", {**contents, "average": contents["average"][1:]})
+    with pytest.raises(CheckpointError, match=r"average must be of \d+ parameters of the same shapes"):
+        Run(tmp_path, STAGES[:1], optimization=optimization)(resume=tmp_path / "last.pt")
 
 
 def test_without_a_terminal_there_is_a_line_an_epoch(tmp_path: Path) -> None:
@@ -406,7 +548,7 @@ def test_finished_training_is_not_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "last.pt").read_bytes() == before
 
 
-@pytest.mark.parametrize("key", ["scheduler", "supernet", "optimizer", "history"])
+@pytest.mark.parametrize("key", ["scheduler", "supernet", "optimizer", "average", "history"])
 def test_checkpoint_without_a_part_is_refused(tmp_path: Path, key: str) -> None:
     Run(tmp_path, stages=STAGES[:1])()
     contents = load_checkpoint(tmp_path / "last.pt")

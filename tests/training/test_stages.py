@@ -99,6 +99,13 @@ def test_each_stage_has_a_cosine_of_its_own() -> None:
     assert [second.learning_rate(epoch, 9.0) for epoch in (2.0, 4.0)] == pytest.approx([0.2, 0.1])
 
 
+def test_a_stage_may_warm_up() -> None:
+    first, second = plan_stages(SPACE, with_stages(StageConfig(), StageConfig(epochs=4, warmup_epochs=2)))
+    assert first.learning_rate(0.0, 0.8) == 0.8
+    rates = [second.learning_rate(epoch, 0.8) for epoch in (1.0, 2.0, 3.0, 4.0, 5.0)]
+    assert rates == pytest.approx([0.0, 0.4, 0.8, 0.4, 0.0])
+
+
 def test_a_stage_without_a_rate_begins_with_the_optimizers_own() -> None:
     (stage,) = plan_stages(SPACE, with_stages(StageConfig(epochs=2)))
     assert [stage.learning_rate(epoch, 0.6) for epoch in (0.0, 1.0, 2.0)] == pytest.approx([0.6, 0.3, 0.0])

@@ -47,6 +47,14 @@ def test_optimizer_spares_what_its_keys_name() -> None:
     assert optimizer.param_groups[0]["lr"] == 0.3
 
 
+def test_optimizer_spares_norms_and_biases_on_request() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Linear(4, 2))
+    config = OptimizerConfig(weight_decay=0.1, no_decay_keys="2.weight", decay_norms_and_biases=False)
+    optimizer = create_optimizer(model.named_parameters(), config)
+    groups = [(group["weight_decay"], len(group["params"])) for group in optimizer.param_groups]
+    assert groups == [(0.1, 1), (0.0, 4), (0.0, 1)]
+
+
 @pytest.mark.parametrize(
     ("kind", "expected"), [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)]
 )
