@@ -34,6 +34,8 @@ EXTRAS = {
         "types-jsonschema>=4.18",  # jsonschema ships no types of its own
         "timm>=1.0",  # models for benchmarks/zoo_coverage
         "transformers>=4.50",  # models for benchmarks/zoo_coverage, and outputs that are objects
+        "accelerate>=1.1",  # the Trainer of transformers, for samples/loops
+        "lightning>=2.4",  # for samples/loops
     ],
 }
 
