@@ -22,7 +22,7 @@ from bootstrapnas_ext import (
     register_default_init_args,
 )
 from bootstrapnas_ext.algorithms import PLOT, TRIALS
-from bootstrapnas_ext.errors import BootstrapNASError, CheckpointError, ConfigError
+from bootstrapnas_ext.errors import BootstrapNASError, CheckpointError, ConfigError, DataError
 
 QUIET = Console(file=io.StringIO())
 
@@ -103,6 +103,63 @@ def test_training_by_each_strategy_with_everything_on(tmp_path: Path, strategy: 
     assert [math.isfinite(record.loss) for record in result.history] == [True, True]
     changed = [not torch.equal(*pair) for pair in zip(controller.supernet.parameters(), before, strict=True)]
     assert all(changed)
+
+
+@pytest.mark.parametrize(
+    ("training", "match"),
+    [
+        (
+            {"schedule": {"list_stage_descriptions": [{"train_dims": ["depth"]}]}},
+            r"descriptions\[0\]\.train_dims: must be among the available elastic dimensions",
+        ),
+        (
+            {
+                "elasticity": {"available_elasticity_dims": ["width", "depth"]},
+                "schedule": {"list_stage_descriptions": [{"train_dims": ["depth"]}]},
+            },
+            r"descriptions\[0\]\.train_dims must name elastic dimensions of the super-network, which has \['width'\]",
+        ),
+        (
+            {"schedule": {"list_stage_descriptions": [{"width_indicator": 1}]}},
+            r"descriptions\[0\] must open more than the maximum subnet, else there is nothing to sample",
+        ),
+        (
+            {"schedule": {"list_stage_descriptions": [{"init_lr": 0.1}]}, "lr_schedule": {}},
+            r"descriptions\[0\]\.init_lr: must not be given together with `lr_schedule`",
+        ),
+        (
+            {"distillation": {"source": "maximum", "features": ["third"]}},
+            r"distillation\.features\[0\] must be the path of a module of the model, but got 'third'",
+        ),
+    ],
+)
+def test_bad_config_is_one_error_before_there_is_a_controller(training: dict[str, Any], match: str) -> None:
+    with pytest.raises(ConfigError, match=match) as caught:
+        make(training=training)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("labels", "batch_size", "match"),
+    [
+        ([0, 1, 2, 3], 8, "The training loader has no batch: the dataset has 4 samples"),
+        ([0, 1, 2, 4], 2, "`0 <= label < 4` must hold, because the model has 4 outputs, but .* has label=4"),
+        ([0, 1, 2, -1], 2, "`0 <= label < 4` must hold, because the model has 4 outputs, but .* has label=-1"),
+    ],
+)
+def test_bad_data_is_one_error_before_the_first_step(
+    tmp_path: Path, labels: list[int], batch_size: int, match: str
+) -> None:
+    controller, config = make()
+    data = TensorDataset(torch.rand(len(labels), 1, 8, 8), torch.tensor(labels))
+    loader = DataLoader(data, batch_size=batch_size, drop_last=True)
+    optimizer = torch.optim.SGD(controller.supernet.parameters(), 0.05)
+    algorithm = EpochBasedTrainingAlgorithm.from_config(controller, config)
+    before = {name: value.clone() for name, value in controller.model.state_dict().items()}
+    with pytest.raises(DataError, match=match):
+        algorithm.run(loader, loaders()[1], optimizer, tmp_path, console=QUIET)
+    assert all(torch.equal(value, before[name]) for name, value in controller.model.state_dict().items())
+    assert not list(tmp_path.iterdir())
 
 
 def test_label_smoothing_of_a_criterion_of_ones_own_is_refused(tmp_path: Path) -> None:
