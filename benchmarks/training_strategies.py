@@ -142,7 +142,7 @@ def train(controller: bnas.BootstrapNASController, settings: Settings, loaders: 
         rate = scheduler.stages[scheduler.current_stage].learning_rate
         while done + count <= budget * (epoch + 1):
             for group in optimizer.param_groups:
-                group["lr"] = rate(done / budget, settings.optimizer.base_lr)
+                group["lr"] = rate(max(done / budget, epoch), settings.optimizer.base_lr)
             images, labels = next(batches)
             passes = scheduler.step(estimate=partial(_loss, controller, criterion, images, labels))
             optimizer.zero_grad()

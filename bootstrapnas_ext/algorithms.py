@@ -81,6 +81,7 @@ class EpochBasedTrainingAlgorithm:
         criterion: Callable[[Any, Tensor], Tensor] | None = None,
         resume: bool = False,
         bf16: bool | None = None,
+        estimate: Callable[[Subnet], float] | None = None,
         console: Console | None = None,
     ) -> TrainingResult:
         """
@@ -97,6 +98,8 @@ class EpochBasedTrainingAlgorithm:
             given.
         :param resume: Whether to go on from ``checkpoints/last.pt``, if it is there. Without, none may be there.
         :param bf16: Whether to run forward passes under autocast to bfloat16; as the config says if not given.
+        :param estimate: A subnet to how large its loss is, for the strategy "attentive"; the loss on the batch of the
+            step if not given.
         :param console: Where progress is shown; standard error if not given.
         :raises BootstrapNASError: If the data, a checkpoint or a loss is wrong.
         """
@@ -123,6 +126,7 @@ class EpochBasedTrainingAlgorithm:
             loss=controller.loss,
             evaluate=evaluate,
             optimization=optimization if bf16 is None else replace(optimization, bf16=bf16),
+            estimate=estimate,
         )
         extract(supernet, supernet.space.minimum)  # what cannot be extracted is told before hours of training
         checkpoints = folder / CHECKPOINTS

@@ -105,6 +105,14 @@ def test_training_by_each_strategy_with_everything_on(tmp_path: Path, strategy: 
     assert all(changed)
 
 
+def test_attentive_training_takes_an_estimate_of_ones_own(tmp_path: Path) -> None:
+    controller, config = make(training={"strategy": "attentive"})
+    asked = []
+    train(controller, config, tmp_path, estimate=lambda subnet: float(asked.append(subnet) or 0))
+    assert len(asked) == 2 * 3 * 6, "epochs, batches, and candidates of a step"
+    assert set(asked[0]) == {choice.name for choice in controller.supernet.space.choices}
+
+
 @pytest.mark.parametrize(
     ("training", "match"),
     [

@@ -55,6 +55,8 @@ class Trainer:
     :param optimization: How weights are changed. With a moving average, that is what is measured after each epoch and
         written to ``best.pt``, while training goes on with the weights themselves; where a stage reorganizes channels,
         it begins anew.
+    :param estimate: A subnet to how large its loss is, for the strategy "attentive", such as a predictor fitted before;
+        if not given, the loss on the batch of the step.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Trainer:
         loss: Callable[[torch.Tensor], torch.Tensor],
         evaluate: Callable[[Subnet], float],
         optimization: OptimizationConfig,
+        estimate: Callable[[Subnet], float] | None = None,
     ) -> None:
         self._supernet = supernet
         self._scheduler = scheduler
@@ -77,6 +80,7 @@ class Trainer:
         self._loss = loss
         self._evaluate = evaluate
         self._optimization = optimization
+        self._estimate = estimate
         self._average: WeightAverage | None = None
         self._device = next(supernet.parameters()).device
         self._classes: int | None = None
@@ -181,7 +185,7 @@ class Trainer:
         return inputs, targets.to(self._device)
 
     def _run_step(self, batches: list[tuple[ExampleInput, torch.Tensor]]) -> float:
-        passes = self._scheduler.step(estimate=partial(self._estimate, *batches[0]))
+        passes = self._scheduler.step(estimate=self._estimate or partial(self._batch_loss, *batches[0]))
         self._optimizer.zero_grad()
         total = 0.0
         for inputs, targets in batches:
@@ -205,7 +209,7 @@ class Trainer:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._optimization.bf16):
             return complete(self._criterion(self._supernet.model(*inputs.args, **inputs.kwargs), targets))
 
-    def _estimate(self, inputs: ExampleInput, targets: torch.Tensor, subnet: Subnet) -> float:
+    def _batch_loss(self, inputs: ExampleInput, targets: torch.Tensor, subnet: Subnet) -> float:
         with torch.no_grad(), self._supernet.activate(subnet):
             return self._loss_of(inputs, targets, lambda loss: loss).item()
 

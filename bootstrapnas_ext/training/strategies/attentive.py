@@ -8,7 +8,7 @@ from bootstrapnas_ext.space import Subnet
 from bootstrapnas_ext.training.strategies.base import STRATEGIES, Pass, Step
 
 #: Random subnets for each candidate, among which those of about the same MACs are looked for.
-_POOL = 8
+_POOL = 4
 
 
 @STRATEGIES.register("attentive")
@@ -20,7 +20,7 @@ def attentive(step: Step) -> tuple[Pass, ...]:
     D. Wang et al., AttentiveNAS: Improving Neural Architecture Search via Attentive Sampling, CVPR 2021,
     https://arxiv.org/abs/2011.09011.
 
-    Candidates are a random subnet and those that are nearest to it in MACs among eight times as many random ones as
+    Candidates are a random subnet and those that are nearest to it in MACs among four times as many random ones as
     candidates. Which one is best says the smallest ``step.estimate``: in the package's own loop the loss on the batch.
 
     :param step: The training step.
