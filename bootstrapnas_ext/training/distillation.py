@@ -18,6 +18,7 @@ from bootstrapnas_ext.config.training import DistillationConfig, Source
 from bootstrapnas_ext.errors import ConfigError, TrainingError
 from bootstrapnas_ext.inputs import ExampleInput
 from bootstrapnas_ext.modes import evaluation_mode
+from bootstrapnas_ext.space import Subnet
 from bootstrapnas_ext.training.divergences import DIVERGENCES
 from bootstrapnas_ext.training.supernet_protocol import TrainableSupernet
 
@@ -86,7 +87,7 @@ class Distillation:
         self._current_step = current_step
         self._lessons: dict[Source, tuple[int, Run]] = {}
         _check_features(supernet, config.features)
-        self._last: Run | None = None
+        self._last: tuple[Subnet, Run] | None = None
         _watch(supernet.model, config.features, self._keep)
 
     def __call__(self, source: Source) -> Tensor:
@@ -96,19 +97,20 @@ class Distillation:
         :param source: The teacher.
         :raises TrainingError: If there was no forward pass since the last call, or its outputs have no logits.
         """
-        student, self._last = self._last, None
-        if student is not None and self._supernet.active == self._supernet.space.maximum:
-            self._lessons["maximum"] = (self._current_step(), student.detached())
+        last, self._last = self._last, None
+        if last is not None and last[0] == self._supernet.space.maximum:
+            self._lessons["maximum"] = (self._current_step(), last[1].detached())
             if source == "maximum":
                 source = "none"
         if source == "none":
             return torch.zeros(())
-        if student is None:
+        if last is None:
             msg = (
                 "The distillation loss needs a forward pass of the model in training mode since its last call, but "
                 "there was none; call `model.train()` and the model before the loss, once each a pass."
             )
             raise TrainingError(msg)
+        _, student = last
         lesson = self._lesson(source, student.inputs)
         config = self._config
         logits = logits_of(student.output)
@@ -120,7 +122,7 @@ class Distillation:
 
     def _keep(self, module: nn.Module, run: Run) -> None:
         if module.training and torch.is_grad_enabled():
-            self._last = run
+            self._last = (self._supernet.active, run)
 
     def _lesson(self, source: Source, inputs: ExampleInput) -> Run:
         step, run = self._lessons.get(source, (-1, None))
@@ -233,8 +235,12 @@ class _Hook:
     def __call__(self, *args: Any) -> None:
         self.function(*args)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., None]:
-        return _do_nothing
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[()]]:
+        return _unwatched, ()
+
+
+def _unwatched() -> Callable[..., None]:
+    return _do_nothing
 
 
 def _do_nothing(*_: Any) -> None:

@@ -137,6 +137,17 @@ def test_config_names_the_loss(name: Any) -> None:
     assert all(abs(other("maximum").item() - value.item()) > 1e-6 for other in others)
 
 
+def test_subnet_of_a_pass_is_that_which_ran() -> None:
+    supernet = FakeSupernet()
+    loss = distil(supernet)
+    expected = supernet.model(IMAGES)
+    loss("none")
+    with supernet.activate(SPACE.minimum):
+        output = supernet.model(IMAGES)
+    assert supernet.active == SPACE.maximum
+    torch.testing.assert_close(loss("maximum"), kl(output, expected))
+
+
 def test_maximum_learns_nothing_from_itself() -> None:
     supernet = FakeSupernet()
     loss = distil(supernet)
@@ -222,7 +233,9 @@ def test_copy_of_the_model_is_not_remembered_and_can_be_made_between_pass_and_lo
     supernet.model(IMAGES)
     other = copy.deepcopy(supernet.model)
     other(2 * IMAGES)
-    torch.save(other, tmp_path / "model.pt")
+    for model in (other, supernet.model):
+        torch.save(model, tmp_path / "model.pt")
+        torch.load(tmp_path / "model.pt", weights_only=False)(3 * IMAGES)
     with_copy = loss("maximum")
     supernet.model(IMAGES)
     torch.testing.assert_close(with_copy, loss("maximum"))
