@@ -379,6 +379,13 @@ def _traced(model: nn.Module, example: ExampleInput, caches: Caches) -> ModelGra
         caches.reset()
         return graph
 
+    def take_one_path(one: ExampleInput, two: ExampleInput) -> bool:
+        try:
+            with_varying_sizes(trace(one), trace(two))
+        except ModelError:
+            return False
+        return True
+
     graph = trace(example)
     size = example.batch_size
     for another in (example.varied(size + 1), example.with_batch(size + 1), example.varied(size)):
@@ -389,7 +396,13 @@ def _traced(model: nn.Module, example: ExampleInput, caches: Caches) -> ModelGra
         unlike = graph.passed ^ other.passed  # such as a copy that one batch size needs and another does not
         if unlike:
             graph, other = trace(example, unlike), trace(another, unlike)
-        return with_varying_sizes(graph, other)
+        try:
+            return with_varying_sizes(graph, other)
+        except ModelError as error:
+            if not take_one_path(example.with_batch(size + 1), example.varied(size + 2)):
+                raise
+            msg = f"{error} With a batch of {size + 1} or more it takes one path; an example of that size would do."
+            raise ModelError(msg) from error
     return graph
 
 

@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 from bootstrapnas_ext.config import ElasticityConfig
 from bootstrapnas_ext.config.rules import REGEX, TYPE, TopLevelScope, scope_list, suggest
 from bootstrapnas_ext.config.validation import Path, format_path
+from bootstrapnas_ext.elasticity.base import layer_name
 from bootstrapnas_ext.errors import ConfigError
 from bootstrapnas_ext.graph import ModelGraph, Op
 
@@ -34,6 +35,7 @@ class Exclusion:
     """
 
     def __init__(self, graph: ModelGraph, config: ElasticityConfig, dimension: str) -> None:
+        self._graph = graph
         self._ignored: dict[str, frozenset[str]] = {}
         self._targets: dict[str, frozenset[str]] = {}
         for key, scopes in (("ignored_scopes", self._ignored), ("target_scopes", self._targets)):
@@ -49,11 +51,16 @@ class Exclusion:
         :param ops: Names of the operations that make it up.
         """
         for scope, ignored in self._ignored.items():
-            if not ignored.isdisjoint(ops):
-                return f"ignored by `ignored_scopes` (entry {scope!r})"
+            found = ignored.intersection(ops)
+            if found:
+                part = "" if len(found) == len(set(ops)) else f" names {self._first(found)!r} of the same group"
+                return f"ignored by `ignored_scopes` (entry {scope!r}{part})"
         if self._targets and all(targets.isdisjoint(ops) for targets in self._targets.values()):
             return "not among `target_scopes`"
         return None
+
+    def _first(self, ops: Collection[str]) -> str:
+        return layer_name(self._graph, min(ops, key=self._graph.op_index.__getitem__))
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from bootstrapnas_ext.elasticity.importance import IMPORTANCES
 from bootstrapnas_ext.elasticity.width_rules import GroupRules
 from bootstrapnas_ext.errors import ConfigError
 from bootstrapnas_ext.graph import Axis, Layer, Layout, Path, PortValue, Propagation, part_of
+from bootstrapnas_ext.graph.propagate import NOT_CHANNELS
 from bootstrapnas_ext.space import Choice, Subnet
 
 
@@ -339,10 +340,7 @@ class _Widths:
         weights = {layer.weight for layer in self.propagation.layers}
         for layer in self.propagation.layers:
             if not self.axis(layer.axis).is_elastic:
-                reason = self.propagation.solver.reason(layer.axis)
-                if reason is None:
-                    reason = self._static[self.propagation.solver.resolve(layer.axis)[0].group]
-                yield StaticLayer(layer_name(graph, layer.op.name), reason)
+                yield StaticLayer(layer_name(graph, layer.op.name), self._reason(layer.axis) or NOT_CHANNELS)
         for op in graph.ops:
             others = [
                 value
@@ -350,9 +348,15 @@ class _Widths:
                 if graph.values[value].source == "parameter" and len(graph.values[value].shape) > 1
             ]
             axes = [axis for value in others for axis in self.propagation.layout(value)]
-            reasons = list(filter(None, map(self.propagation.solver.reason, axes)))
-            if reasons and weights.isdisjoint(others) and not any(self.axis(axis).is_elastic for axis in axes):
-                yield StaticLayer(layer_name(graph, op.name), reasons[0])
+            if axes and weights.isdisjoint(others) and not any(self.axis(axis).is_elastic for axis in axes):
+                reasons = [reason for axis in axes if (reason := self._reason(axis)) not in (None, NOT_CHANNELS)]
+                if reasons:
+                    yield StaticLayer(layer_name(graph, op.name), reasons[0])
+
+    def _reason(self, axis: Axis) -> str | None:
+        """Returns why no part of an axis may shrink."""
+        reason = self.propagation.solver.reason(axis)
+        return self._static.get(self.propagation.solver.resolve(axis)[0].group) if reason is None else reason
 
 
 def _slice_hooks(widths: _Widths, cell: ActiveSubnet) -> Iterator[Hook]:

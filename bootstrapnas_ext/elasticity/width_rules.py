@@ -114,9 +114,10 @@ def _overridden_values(
     full = size * repeat
     wrong = [width for width in wanted if width > full or width % repeat]
     if wrong or full not in wanted:
+        members = f", that is {size} x {repeat} channels" if repeat > 1 else ""
         msg = (
-            f"{override.where}: widths must contain {full}, the width of {owner!r}, and no other than multiples of "
-            f"{repeat} below it, but got {list(wanted)}"
+            f"{override.where}: widths must contain {full}, the width of {owner!r}{members}, and only multiples "
+            f"of {repeat} up to it, but got {list(wanted)}"
         )
         raise ConfigError(msg)
     return tuple(sorted((width // repeat for width in wanted), reverse=True))

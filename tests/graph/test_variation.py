@@ -146,3 +146,16 @@ def test_a_model_for_one_batch_size_has_fixed_sizes(batch: int, tmp_path: Path) 
         assert torch.allclose(small(x), model(x), atol=1e-6)
     with pytest.raises(ExportError, match=r"The model cannot run a batch of \d: shape .* a batch size written in it"):
         deploy(supernet, subnet, tmp_path)
+
+
+def test_an_example_of_a_larger_batch_may_do() -> None:
+    def run(net: Any, x: Tensor) -> Tensor:
+        x = net.stem(x)
+        return net.head(F.relu(x) if x.shape[0] > 1 else F.gelu(x))
+
+    message = (
+        r"takes another path for another input.*With a batch of 2 or more it takes one path; an example of that size"
+    )
+    with pytest.raises(ModelError, match=message):
+        Supernet(Net(run), torch.randn(1, 8))
+    assert Supernet(Net(run), torch.randn(2, 8)).space.size > 1
