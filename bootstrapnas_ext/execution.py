@@ -198,6 +198,22 @@ class Executor:
             return Arrival.RIGHT
         return Arrival.AS_TRACED if same(value, port.traced) else Arrival.OTHER
 
+    def may_be_right_by_chance(self, probes: Sequence[Probe]) -> bool:
+        """
+        Returns whether the code computes an argument that each of the probes has found right, though it must change.
+
+        What is computed from one width is the other's too, wherever both are equally large in a subnet.
+
+        :param probes: What :meth:`probe` returned for several subnets.
+        """
+        for port in self.ports:
+            findings = [probe[port.key] for probe in probes if port.key in probe]
+            if findings and not port.sources and not isinstance(port.traced, Ref):
+                for hook, found in zip(port.hooks, zip(*(one.wrong for one in findings), strict=True), strict=True):
+                    if hook.rules().keys() - set().union(*found):
+                        return True
+        return False
+
     def settled(self, probes: Sequence[Probe]) -> Executor:
         """
         Returns an executor that knows by trial where each argument comes from.

@@ -297,10 +297,30 @@ class Supernet:
         whole = {name: len(blocks) for part in self.elasticities for name, blocks in part.blocks.items()}
         return [{**subnet, **whole} for subnet in subnets]
 
+    def _told_apart(self) -> list[dict[str, int]]:
+        """
+        Returns subnets that run all blocks, of which for each two choices one has the first small and the second not.
+
+        The number of a choice, in binary, says in which of them it is small; their count grows with its logarithm.
+        """
+        blocks = {name for part in self.elasticities for name in part.blocks}
+        choices = [choice for choice in self.space.choices if choice.name not in blocks]
+        return [
+            {
+                **self._maximum,
+                **{one.name: one.values[-1] for number, one in enumerate(choices) if number >> bit & 1 == is_small},
+            }
+            for bit in range(len(choices).bit_length())
+            for is_small in (0, 1)
+        ]
+
     def _probed(self, executor: Executor, probe: Callable[[Executor, Mapping[str, int]], Probe]) -> Executor:
         """Returns the executor that knows where arguments come from."""
         while True:
-            settled = executor.settled([probe(executor, subnet) for subnet in self._without_skips()])
+            probes = [probe(executor, subnet) for subnet in self._without_skips()]
+            if executor.may_be_right_by_chance(probes):
+                probes += [probe(executor, subnet) for subnet in self._told_apart()]
+            settled = executor.settled(probes)
             lost = executor.shadows.places - settled.shadows.places
             if not lost:
                 return settled

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -150,3 +151,40 @@ def test_sizes_that_are_the_inputs_stay_the_inputs() -> None:
 def first_head(supernet: Supernet) -> tuple[Tensor, Tensor]:
     linear = supernet.model.values
     return linear.weight[:4, : supernet.active["width:embedding"]], linear.bias[:4]
+
+
+class ManyPairs(nn.Module):
+    """Takes the width of each layer from another layer, whose width is as large in some subnets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ones, self.twos, self.heads = (nn.ModuleList(nn.Linear(8, 8) for _ in range(24)) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        total = x.new_zeros(())
+        for one, two, head in zip(self.ones, self.twos, self.heads, strict=True):
+            y, other = one(x), two(x)
+            total = total + head(y.view(x.shape[0], other.shape[1])) + other.sum()
+        return total
+
+
+def test_what_is_right_by_chance_is_told_from_what_is_right() -> None:
+    torch.manual_seed(0)
+    model = ManyPairs().eval()
+    supernet = Supernet(model, torch.randn(2, 8))
+    rng = np.random.default_rng(5)
+    x = torch.randn(3, 8)
+    for _ in range(3):
+        subnet = supernet.sample(rng)
+        with torch.no_grad(), supernet.activate(subnet):
+            assert model(x).shape == (3, 8)
+
+
+def test_any_two_choices_are_small_without_the_other_in_some_subnet() -> None:
+    supernet = Supernet(ManyPairs().eval(), torch.randn(2, 8))
+    names = [choice.name for choice in supernet.space.choices if choice.dimension == "width"]
+    subnets = supernet._told_apart()
+    assert len(names) == 48  # of the layers of both lists
+    assert len(subnets) == 12
+    small = {name: {number for number, one in enumerate(subnets) if one[name] < 8} for name in names}
+    assert all(small[one] - small[two] for one in names for two in names if one != two)

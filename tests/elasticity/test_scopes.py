@@ -285,9 +285,7 @@ def test_wrong_groups_are_errors(groups: Any, widths: Any, line: str) -> None:
 
 
 def test_a_group_that_is_named_and_ignored_is_an_error() -> None:
-    with pytest.raises(
-        ConfigError, match=r"that of \['stem'\] is not: ignored by .* \(entry 'layer1' names"
-    ):
+    with pytest.raises(ConfigError, match=r"that of \['stem'\] is not: ignored by .* \(entry 'layer1' names"):
         supernet_of("residual", "width", ignored_scopes="layer1", width=WidthConfig(overwrite_groups=(("stem",),)))
 
 
