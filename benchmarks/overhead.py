@@ -2,7 +2,8 @@
 
 .. code-block:: console
 
-    python benchmarks/overhead.py --models resnet18 mobilenet_v2 --size 64 --batch 2 8
+    python benchmarks/overhead.py
+    python benchmarks/overhead.py --models resnet50 mobilenet_v2 --size 224 --batch 1 8
 """
 
 from __future__ import annotations
@@ -11,18 +12,47 @@ import argparse
 import copy
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 import torchvision
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 from torch import nn
+from torchvision.models import VisionTransformer
 
 from bootstrapnas_ext import ExampleInput, Supernet
 from bootstrapnas_ext.extraction import extract
+from samples.classification.models import create_model
+
+
+@dataclass(frozen=True)
+class Case:
+    """
+    What is measured.
+
+    :param make: Returns the model.
+    :param size: Height and width of its images.
+    :param batches: Batch sizes.
+    """
+
+    make: Callable[[], nn.Module]
+    size: int
+    batches: tuple[int, ...]
+
+
+CASES = {
+    "cifar_resnet56": Case(partial(create_model, "resnet56", 10), 32, (1, 128)),
+    "cifar_transformer": Case(partial(VisionTransformer, 32, 4, 6, 4, 128, 512, num_classes=10), 32, (1, 128)),
+    "resnet50": Case(partial(torchvision.models.get_model, "resnet50"), 224, (1, 8)),
+    "mobilenet_v2": Case(partial(torchvision.models.get_model, "mobilenet_v2"), 224, (1, 8)),
+}
+"""What is measured if nothing is named; any other name is one of torchvision's."""
 
 
 def seconds(function: Callable[[], Any]) -> float:
@@ -31,93 +61,92 @@ def seconds(function: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def interleaved_medians(functions: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Returns the median seconds of each function; they take turns, so that a busy machine hits all alike."""
-    for function in functions.values():
-        function()
-    times: dict[str, list[float]] = {name: [] for name in functions}
-    for _ in range(rounds):
-        for name, function in functions.items():
-            times[name].append(seconds(function))
-    return {name: float(np.median(values)) for name, values in times.items()}
+def forward(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return model(x)
 
 
 def train_step(model: nn.Module, x: torch.Tensor) -> None:
     model.train()
     model(x).square().mean().backward()
     model.zero_grad()
-    model.eval()
 
 
-def measure(name: str, size: int, batch: int, rounds: int) -> dict[str, Any]:
+def measure(name: str, case: Case, batch: int, rounds: int) -> dict[str, Any]:
+    """Returns the ratios of one model at one batch size; all take turns, so that a busy machine hits them alike."""
     torch.manual_seed(0)
-    model = torchvision.models.get_model(name, weights=None).eval()
-    plain, x = copy.deepcopy(model), torch.randn(batch, 3, size, size)
-    build = seconds(lambda: Supernet(copy.deepcopy(plain), ExampleInput((x[:1],))))
+    model, x = case.make().eval(), torch.randn(batch, 3, case.size, case.size)
+    plain = copy.deepcopy(model)
+    start = time.perf_counter()
     supernet = Supernet(model, ExampleInput((x[:1],)))
-    minimum = supernet.space.minimum
+    build = time.perf_counter() - start
+    maximum, minimum = supernet.space.maximum, supernet.space.minimum
     extracted = extract(supernet, minimum)
-
-    def active(function: Callable[[nn.Module, torch.Tensor], Any]) -> Callable[[], Any]:
-        def run() -> Any:
-            with supernet.activate(minimum):
-                return function(model, x)
-
-        return run
-
-    def forward(module: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
-            return module(inputs)
-
-    medians = interleaved_medians(
-        {
-            "plain": lambda: forward(plain, x),
-            "maximum": lambda: forward(model, x),
-            "minimum": active(forward),
-            "extracted": lambda: forward(extracted, x),
-            "plain step": lambda: train_step(plain, x),
-            "maximum step": lambda: train_step(model, x),
-            "minimum step": active(train_step),
-            "extracted step": lambda: train_step(extracted, x),
-        },
-        rounds,
-    )
-    rng = np.random.default_rng(0)
-    subnets = [supernet.space.sample(rng) for _ in range(20)]
-    activate = float(np.median([seconds(lambda s=subnet: supernet.set_active(s)) for subnet in subnets]))
-    cost = float(np.median([seconds(lambda s=subnet: supernet.cost(s)) for subnet in subnets]))
+    models: dict[str, tuple[nn.Module, Mapping[str, int]]] = {
+        "plain": (plain, maximum),
+        "maximum": (model, maximum),
+        "minimum": (model, minimum),
+        "extracted": (extracted, minimum),
+    }
+    times: dict[str, list[float]] = {}
+    for turn in range(-1, rounds):
+        for kind, run in (("forward", forward), ("step", train_step)):
+            for which, (module, subnet) in models.items():
+                supernet.set_active(subnet)
+                module.train(kind == "step")
+                passed = seconds(partial(run, module, x))
+                if turn >= 0:  # the first warms up
+                    times.setdefault(f"{which} {kind}", []).append(passed)
+    medians = {key: float(np.median(values)) for key, values in times.items()}
+    activations = [seconds(partial(activate_and_count, supernet, supernet.sample(rng))) for rng in generators(50)]
     return {
         "model": name,
-        "size": size,
         "batch": batch,
-        "build_s": round(build, 2),
-        "maximum_over_plain": round(medians["maximum"] / medians["plain"], 3),
-        "minimum_over_extracted": round(medians["minimum"] / medians["extracted"], 3),
-        "maximum_over_plain_step": round(medians["maximum step"] / medians["plain step"], 3),
-        "minimum_over_extracted_step": round(medians["minimum step"] / medians["extracted step"], 3),
-        "activate_ms": round(activate * 1e3, 3),
-        "cost_ms": round(cost * 1e3, 3),
+        "build s": round(build, 2),
+        "forward ms": round(medians["plain forward"] * 1e3, 2),
+        "maximum / plain": round(medians["maximum forward"] / medians["plain forward"], 3),
+        "maximum / plain, step": round(medians["maximum step"] / medians["plain step"], 3),
+        "minimum / extracted": round(medians["minimum forward"] / medians["extracted forward"], 3),
+        "minimum / extracted, step": round(medians["minimum step"] / medians["extracted step"], 3),
+        "activate and count ms": round(float(np.median(activations)) * 1e3, 3),
     }
+
+
+def activate_and_count(supernet: Supernet, subnet: Mapping[str, int]) -> None:
+    supernet.set_active(subnet)
+    supernet.cost(subnet)
+
+
+def generators(count: int) -> list[np.random.Generator]:
+    return [np.random.default_rng(number) for number in range(count)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", default=["resnet50", "mobilenet_v2"], help="names in torchvision")
-    parser.add_argument("--size", type=int, default=224, help="height and width of the input")
-    parser.add_argument("--batch", type=int, nargs="+", default=[2, 8], help="at least 2, for BatchNorm")
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--models", nargs="+", default=list(CASES), help=f"of {', '.join(CASES)}, or torchvision's")
+    parser.add_argument("--size", type=int, help="height and width of the input; 224 for torchvision's other models")
+    parser.add_argument("--batch", type=int, nargs="+", help="batch sizes; 1 and a larger one if not given")
+    parser.add_argument("--rounds", type=int, default=15, help="how often each is run")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    rows = []
-    for name in arguments.models:
-        for batch in arguments.batch:
-            rows.append(measure(name, arguments.size, batch, arguments.rounds))
-            print(json.dumps(rows[-1]), flush=True)
-    table = Table(*rows[0], title="Ratios of medians, one interleaved run")
+    console, rows = Console(width=160), []
+    cases = {
+        name: CASES.get(name, Case(partial(torchvision.models.get_model, name), 224, (1, 8)))
+        for name in arguments.models
+    }
+    work = [
+        (name, Case(case.make, arguments.size or case.size, case.batches), batch)
+        for name, case in cases.items()
+        for batch in arguments.batch or case.batches
+    ]
+    for name, case, batch in track(work, console=Console(stderr=True), disable=not console.is_terminal):
+        rows.append(measure(name, case, batch, arguments.rounds))
+        print(json.dumps(rows[-1]), flush=True)
+    table = Table(*rows[0], title=f"Medians of one interleaved run, {arguments.threads} threads")
     for row in rows:
         table.add_row(*map(str, row.values()))
-    Console(width=160).print(table)
+    console.print(table)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +27,25 @@ from bootstrapnas_ext.graph.blocks import Block
 from bootstrapnas_ext.graph.ir import ATTRIBUTE
 from bootstrapnas_ext.inputs import ExampleInput
 from bootstrapnas_ext.ports import Arrival, Finding, Port, Probe, is_pytorchs, same
-from bootstrapnas_ext.shadows import Shadows, shadowed
+from bootstrapnas_ext.shadows import Shadows, shadowed, swapped
 from bootstrapnas_ext.skipping import Skip
 from bootstrapnas_ext.space import Subnet
+
+
+class _Plan(NamedTuple):
+    """
+    How a subnet runs, for as long as it is the active one.
+
+    :param subnet: The subnet.
+    :param skip: How its blocks are left out.
+    :param unused: Indices of operations that do not run, nor their arguments' computation.
+    :param forwards: Attributes of modules, names and what takes the place of forwards there, outside of the mode.
+    """
+
+    subnet: Subnet
+    skip: Skip
+    unused: frozenset[int]
+    forwards: list[tuple[dict[str, Any], str, Any]]
 
 
 class Executor:
@@ -50,6 +66,7 @@ class Executor:
         self.ports = ports
         self._model = model
         self._looked_for_checkpoints = False
+        self._plan: _Plan | None = None
         self.shadows = Shadows(model, graph, ports)
 
     @cached_property
@@ -70,6 +87,7 @@ class Executor:
             found.add(next(outermost, path))
         return frozenset(found)
 
+    @cached_property
     def _with_stand_ins(self) -> dict[Place, Callable[..., Any]]:
         return {
             Place(path, "forward"): with_stand_ins(self._model.get_submodule(path).forward)
@@ -85,9 +103,25 @@ class Executor:
         """
         return [block for elasticity in self.elasticities for block in elasticity.skipped(subnet)]
 
+    @cached_property
     def code_hooks(self) -> dict[tuple[str, int], Callable[[Any], Any]]:
-        """Returns what changes the arguments that the model's code makes."""
+        """What changes the arguments that the model's code makes."""
         return {port.key: port.change for port in self.ports if not port.sources}
+
+    def _planned(self, subnet: Subnet) -> _Plan:
+        blocks = self.skipped(subnet)
+        skip = Skip(self.graph, blocks)
+        forwards = {**self._with_stand_ins, **skip.forwards}
+        return _Plan(
+            subnet,
+            skip,
+            # Where only operations are replaced, the code around them still computes their arguments.
+            frozenset() if skip.needs_mode else frozenset(op for block in blocks for op in block.ops),
+            [
+                (vars(self._model.get_submodule(place.module)), place.attribute, value)
+                for place, value in forwards.items()
+            ],
+        )
 
     def run(
         self,
@@ -104,15 +138,13 @@ class Executor:
         :param example: What to call the model with.
         :param observe: Called with the site and the result of every operation; makes the forward slow.
         """
-        blocks = self.skipped(subnet)
-        skip = Skip(self.graph, blocks)
-        hooks = self.code_hooks()
-        # Where only operations are replaced, the code around them still computes their arguments.
-        unused = frozenset() if skip.needs_mode else frozenset(op for block in blocks for op in block.ops)
-        with self.shadows.cast(subnet, unused):
+        plan = self._plan if self._plan is not None and self._plan.subnet is subnet else self._planned(subnet)
+        skip, hooks = plan.skip, self.code_hooks
+        self._plan = None if skip.needs_mode else plan  # one for each forward, since it keeps tensors
+        with self.shadows.cast(subnet, plan.unused):
             if not hooks and not skip.needs_mode and observe is None:
                 forward = with_stand_ins(forward) if "" in self._adapted else forward
-                with shadowed(self._model, {**self._with_stand_ins(), **skip.forwards}):
+                with swapped(plan.forwards):
                     result = forward(*example.args, **example.kwargs)
             else:
                 skip.read_inputs(example.named(forward))

@@ -34,7 +34,7 @@ IN_CODE = {
 @pytest.mark.parametrize("name", NETS)
 def test_only_numbers_in_the_models_code_need_hooks_at_run_time(name: str) -> None:
     supernet = Supernet(*build(name))
-    assert set(supernet.executor.code_hooks()) == IN_CODE.get(name, set())
+    assert set(supernet.executor.code_hooks) == IN_CODE.get(name, set())
 
 
 def test_sizes_that_the_code_computes_right_are_left_alone() -> None:
@@ -60,7 +60,7 @@ def test_sizes_that_the_code_computes_wrong_stay_as_they_were() -> None:
     model = ComputesFromAnother().eval()
     supernet = Supernet(model, ExampleInput((image(),)))
     assert set(supernet.space.maximum) == {"width:one"}
-    assert set(supernet.executor.code_hooks()) == {(":view:0", 3)}
+    assert set(supernet.executor.code_hooks) == {(":view:0", 3)}
     x = torch.randn(3, 3, 8, 8)
     for width in (12, 8, 4):
         with supernet.activate({"width:one": width}), torch.no_grad():
@@ -90,7 +90,7 @@ def test_what_hooks_compute_is_not_counted_as_operations_of_the_model() -> None:
     torch.manual_seed(0)
     model = PlainReference().eval()
     supernet = Supernet(model, ExampleInput((image(),)))
-    assert {(":conv2d:0", 1), (":view:0", 2)} <= set(supernet.executor.code_hooks())
+    assert {(":conv2d:0", 1), (":view:0", 2)} <= set(supernet.executor.code_hooks)
     x = torch.randn(3, 3, 8, 8)
     for subnet in some_subnets(supernet, 3):
         width, size = subnet["width:kernel"], subnet["kernel:kernel"]

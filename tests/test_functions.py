@@ -118,7 +118,7 @@ def test_modules_of_pytorch_run_with_stand_ins_and_without_short_cuts(model: nn.
     torch.manual_seed(0)
     model.eval()
     supernet = Supernet(model, torch.randn(2, 5, 16))
-    assert supernet.executor.code_hooks() == {}
+    assert supernet.executor.code_hooks == {}
     assert supernet.executor._adapted == adapted
     x = torch.randn(3, 7, 16)
     with torch.no_grad(), supernet.activate({**supernet.space.maximum, **heads_only(supernet)}):

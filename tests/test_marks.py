@@ -93,7 +93,7 @@ def test_the_trace_knows_attributes_by_their_place_in_the_call() -> None:
 
 def test_numbers_of_the_models_own_modules_need_no_hooks() -> None:
     supernet = supernet_of(Heads())
-    assert supernet.executor.code_hooks() == {}
+    assert supernet.executor.code_hooks == {}
     assert {Place("attention", "heads"), Place("attention", "inner")} <= supernet.executor.shadows.places
     tokens = torch.randint(0, 20, (3, 11))
     for subnet in some_subnets(supernet, 2):
