@@ -40,6 +40,8 @@ def from_input_info(infos: Sequence[InputInfo]) -> ExampleInput:
 def _filled(info: InputInfo, generator: torch.Generator) -> Tensor:
     if info.filler == "random":
         tensor = torch.rand(info.sample_size, generator=generator)
+        if info.type == "long":
+            tensor = tensor.round()  # all are zero, if cut off
     else:
         tensor = torch.full(info.sample_size, 1.0 if info.filler == "ones" else 0.0)
     return tensor.to(_DTYPES[info.type])

@@ -27,6 +27,12 @@ def test_shapes_types_fillers_and_keywords() -> None:
     assert bool(((noise >= 0) & (noise < 1)).all())
 
 
+def test_random_integers_are_zeros_and_ones() -> None:
+    (tokens,) = from_input_info([InputInfo((2, 20), filler="random", type="long")]).args
+    assert tokens.dtype == torch.int64
+    assert set(tokens.flatten().tolist()) == {0, 1}
+
+
 def test_random_filler_is_the_same_each_time() -> None:
     info = [InputInfo((1, 4), filler="random")]
     assert torch.equal(from_input_info(info).args[0], from_input_info(info).args[0])
