@@ -499,6 +499,15 @@ def wrap(model: nn.Module, runner: Callable[..., Any]) -> None:
     forward = ElasticForward(model, original)
     forward.runner = runner
     model.forward = forward
+    vars(model)["_replicate_for_data_parallel"] = _refuse_replicas
+
+
+def _refuse_replicas(*_: Any) -> nn.Module:
+    msg = (
+        "nn.DataParallel runs copies of a super-network, which do not know its active subnet; run it in a process for "
+        "each device (DistributedDataParallel), or extract the subnet first."
+    )
+    raise ModelError(msg)
 
 
 def unwrap(model: nn.Module) -> None:
@@ -589,10 +598,11 @@ def bare_copy(model: nn.Module, replaced: Mapping[int, Any]) -> nn.Module:
     small = copy.deepcopy(model, memo)
     del small.forward, small._replicate_for_data_parallel, small._modules[ATR_HOOK_STORAGE]
     package = __name__.partition(".")[0]
-    for key, hook in list(small._forward_hooks.items()):
-        if getattr(hook, "__module__", "").partition(".")[0] == package:  # such as that of distillation
-            del small._forward_hooks[key]
-            small._forward_hooks_with_kwargs.pop(key, None)
+    for module in small.modules():
+        for key, hook in list(module._forward_hooks.items()):
+            if getattr(hook, "__module__", "").partition(".")[0] == package:  # such as those of distillation
+                del module._forward_hooks[key]
+                module._forward_hooks_with_kwargs.pop(key, None)
     original = _own_forward(model)
     del model.__dict__["forward"]
     if model.forward != original:

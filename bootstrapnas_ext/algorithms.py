@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from bootstrapnas_ext.search.storage import begins
 from bootstrapnas_ext.space import Subnet
 from bootstrapnas_ext.training import BEST, LAST, ExtractedAccuracy, Trainer, TrainingResult, load_supernet
 from bootstrapnas_ext.training.checkpoint import make_folder
+from bootstrapnas_ext.training.randomness import seeded_epoch
 
 CHECKPOINTS = "checkpoints"
 TRIALS = "trials.db"
@@ -128,7 +130,11 @@ class EpochBasedTrainingAlgorithm:
             optimization=optimization if bf16 is None else replace(optimization, bf16=bf16),
             estimate=estimate,
         )
-        extract(supernet, supernet.space.minimum)  # what cannot be extracted is told before hours of training
+        # What cannot be extracted, or measured by `val_loader`, is told before hours of training.
+        smallest = extract(supernet, supernet.space.minimum)
+        if val_loader is not None:
+            with seeded_epoch(val_loader, controller.config.seed, 0, supernet.device):
+                top1_accuracy(smallest, islice(val_loader, 1), supernet.device)
         checkpoints = folder / CHECKPOINTS
         last = checkpoints / LAST
         result = trainer.run(

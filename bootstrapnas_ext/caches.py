@@ -6,14 +6,18 @@ as they were before the first call.
 
 from __future__ import annotations
 
+import copy
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Any
 
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+_DICTIONARIES = (dict, OrderedDict, defaultdict)
 
 
 @dataclass(frozen=True)
@@ -31,13 +35,20 @@ class _Attribute:
     value: Any
 
     def restore(self) -> None:
+        home = self.module._buffers if self.name in self.module._buffers else vars(self.module)
         if self.value is _MISSING:
-            vars(self.module).pop(self.name, None)
+            home.pop(self.name, None)
         else:
-            vars(self.module)[self.name] = _copied(self.value)
+            home[self.name] = _copied(self.value)
 
 
-_MISSING = object()
+class _Missing(Enum):
+    """Stands for an attribute that there was not; a copy of it is itself."""
+
+    MISSING = auto()
+
+
+_MISSING = _Missing.MISSING
 
 
 class Caches:
@@ -57,6 +68,8 @@ class Caches:
         now = {(module, name): value for module, name, value in _attributes(self._model)}
         for place in now.keys() | self._before.keys():
             before, after = self._before.get(place, _MISSING), now.get(place, _MISSING)
+            if isinstance(before, Tensor) and place[1] in place[0]._buffers:
+                continue  # a state of the model's own, which subnets share
             if not _same(before, after) and (_has_tensors(before) or _has_tensors(after)):
                 self._changed[place] = _Attribute(*place, before)
 
@@ -71,19 +84,23 @@ def _attributes(model: nn.Module) -> Iterator[tuple[nn.Module, str, Any]]:
         for name, value in vars(module).items():
             if name not in _OF_EVERY_MODULE:
                 yield module, name, value
+        for name, buffer in module._buffers.items():
+            yield module, name, buffer
 
 
 def _copied(value: Any) -> Any:
     """Returns a value with new dictionaries and lists, however deep, that hold the very same items."""
-    if type(value) is dict:
-        return {key: _copied(item) for key, item in value.items()}
+    if type(value) in _DICTIONARIES:
+        new = copy.copy(value)
+        new.update({key: _copied(item) for key, item in value.items()})
+        return new
     if type(value) is list:
         return [_copied(item) for item in value]
     return value
 
 
 def _same(one: Any, two: Any) -> bool:
-    if type(one) is dict and type(two) is dict:
+    if type(one) in _DICTIONARIES and type(one) is type(two):
         return one.keys() == two.keys() and all(_same(item, two[key]) for key, item in one.items())
     if type(one) is list and type(two) is list:
         return len(one) == len(two) and all(map(_same, one, two))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +20,7 @@ from torch.utils import _pytree as pytree
 
 from bootstrapnas_ext._nncf import HookMode
 from bootstrapnas_ext.elasticity import Elasticity
+from bootstrapnas_ext.elasticity.base import Shape
 from bootstrapnas_ext.errors import ModelError
 from bootstrapnas_ext.functions import with_stand_ins
 from bootstrapnas_ext.graph import ModelGraph, Place, Ref
@@ -45,7 +46,7 @@ class _Plan(NamedTuple):
     subnet: Subnet
     skip: Skip
     unused: frozenset[int]
-    forwards: list[tuple[dict[str, Any], str, Any]]
+    forwards: list[tuple[nn.Module, str, Any]]
 
 
 class Executor:
@@ -65,7 +66,7 @@ class Executor:
         self.elasticities = tuple(elasticities)
         self.ports = ports
         self._model = model
-        self._looked_for_checkpoints = False
+        self._looked_for_checkpoints: set[bool] = set()
         self._plan: _Plan | None = None
         self.shadows = Shadows(model, graph, ports)
 
@@ -95,6 +96,11 @@ class Executor:
             if path
         }
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is worked out from modules must not come along into a copy, which has other modules."""
+        derived = ("_with_stand_ins",)
+        return {**{name: value for name, value in vars(self).items() if name not in derived}, "_plan": None}
+
     def skipped(self, subnet: Subnet) -> list[Block]:
         """
         Returns the blocks that a subnet leaves out.
@@ -103,6 +109,18 @@ class Executor:
         """
         return [block for elasticity in self.elasticities for block in elasticity.skipped(subnet)]
 
+    def shape(self, value: int, subnet: Mapping[str, int]) -> Shape:
+        """
+        Returns the shape of a tensor in a subnet.
+
+        :param value: Index of the tensor in the graph.
+        :param subnet: A subnet of the space.
+        """
+        shape = self.graph.values[value].shape
+        for part in self.elasticities:
+            shape = part.resize(value, shape, subnet)
+        return shape
+
     @cached_property
     def code_hooks(self) -> dict[tuple[str, int], Callable[[Any], Any]]:
         """What changes the arguments that the model's code makes."""
@@ -110,17 +128,14 @@ class Executor:
 
     def _planned(self, subnet: Subnet) -> _Plan:
         blocks = self.skipped(subnet)
-        skip = Skip(self.graph, blocks)
+        skip = Skip(self.graph, blocks, partial(self.shape, subnet=subnet))
         forwards = {**self._with_stand_ins, **skip.forwards}
         return _Plan(
             subnet,
             skip,
             # Where only operations are replaced, the code around them still computes their arguments.
             frozenset() if skip.needs_mode else frozenset(op for block in blocks for op in block.ops),
-            [
-                (vars(self._model.get_submodule(place.module)), place.attribute, value)
-                for place, value in forwards.items()
-            ],
+            [(self._model.get_submodule(place.module), place.attribute, value) for place, value in forwards.items()],
         )
 
     def run(
@@ -144,7 +159,7 @@ class Executor:
         with self.shadows.cast(subnet, plan.unused):
             if not hooks and not skip.needs_mode and observe is None:
                 forward = with_stand_ins(forward) if "" in self._adapted else forward
-                with swapped(plan.forwards):
+                with swapped((vars(module), name, value) for module, name, value in plan.forwards):
                     result = forward(*example.args, **example.kwargs)
             else:
                 skip.read_inputs(example.named(forward))
@@ -154,9 +169,9 @@ class Executor:
                 ):
                     result = forward(*example.args, **example.kwargs)
                 check_counts(self.graph, mode.calls, {op for op, _ in hooks} | skip.replace.keys())
-        if torch.is_grad_enabled() and not self._looked_for_checkpoints:
+        if torch.is_grad_enabled() and self._model.training not in self._looked_for_checkpoints:
             refuse_checkpointing(result)
-            self._looked_for_checkpoints = True
+            self._looked_for_checkpoints.add(self._model.training)
         return result
 
     def by_hooks(self) -> Executor:

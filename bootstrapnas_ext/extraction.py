@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import torch
@@ -46,7 +46,11 @@ def extract(
     :raises ExportError: If the model's code needs ``torch.export`` and that fails.
     """
     with supernet.activate(subnet):
-        skip = Skip(supernet.graph, supernet.executor.skipped(supernet.active))
+        skip = Skip(
+            supernet.graph,
+            supernet.executor.skipped(supernet.active),
+            partial(supernet.shape, subnet=supernet.active),
+        )
         hooks = _needed_code_hooks(supernet)
         adapted = supernet.graph.adapted and supernet.active != supernet.space.maximum
         if not hooks and not skip.needs_mode and not adapted:
@@ -113,9 +117,9 @@ def _stand_ins(supernet: Supernet, skip: Skip) -> dict[int, nn.Module]:
     model = supernet.model
     calls = {call.module: call for call in supernet.graph.single_calls}
     stand_ins: dict[int, nn.Module] = {}
-    for place, function in skip.forwards.items():
-        module = model.get_submodule(place.module)
-        is_identity = function is pass_through and calls[place.module].arguments == 1
+    for path, function in skip.stand_ins.items():
+        module = model.get_submodule(path)
+        is_identity = function is pass_through and calls[path].arguments == 1
         stand_in = nn.Identity() if is_identity else _StandIn(function)
         vars(stand_in).update(_settings(module))
         stand_ins[id(module)] = stand_in.train(model.training)
@@ -128,6 +132,8 @@ def _agrees(supernet: Supernet, small: nn.Module) -> bool:
     with torch.no_grad():
         for model in (supernet.model, small):
             example = supernet.example.map(torch.clone).to(supernet.device)
+            if supernet.graph.takes_any_batch:  # a size of 1 could be anything's
+                example = example.with_batch(example.batch_size + 1)
             with evaluation_mode(model):
                 try:
                     results.append(pytree.tree_leaves(model(*example.args, **example.kwargs)))

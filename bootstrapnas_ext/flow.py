@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -29,6 +30,7 @@ from bootstrapnas_ext.report.graph import write_dot
 from bootstrapnas_ext.space import Subnet
 from bootstrapnas_ext.supernet import Supernet
 from bootstrapnas_ext.training import Distillation, StepLoss, TrainingScheduler
+from bootstrapnas_ext.unheeded import unheeded_settings
 
 TModel = TypeVar("TModel", bound=nn.Module)
 BOOTSTRAP_NAS = "bootstrapNAS"
@@ -276,6 +278,8 @@ def build_bootstrap_nas(
     """
     Makes the super-network that the config describes.
 
+    Warns of settings for layers that the model's own code does not let be smaller.
+
     :param model: The model; changed in place.
     :param nncf_config: The config.
     :param example: What the model is traced with.
@@ -285,6 +289,8 @@ def build_bootstrap_nas(
     input_model = _nncf.copy_of(model)
     supernet = Supernet(model, example, config.training.elasticity)
     try:
+        for sentence in unheeded_settings(supernet, config.training.elasticity):
+            warnings.warn(sentence, UserWarning, stacklevel=3)  # where `create_compressed_model` was called
         controller = BootstrapNASController(supernet, input_model, config, nncf_config)
         if compression_state is not None:
             controller.load_compression_state(compression_state)

@@ -25,7 +25,7 @@ def check_model(model: Any) -> None:
         raise ModelError(f"`model` must be an nn.Module, but got {type(model).__name__}.")
     if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         name = type(model).__name__
-        msg = f"The model is wrapped in {name}; make the super-network from its `.module`, and wrap it then."
+        msg = f"The model is wrapped in {name}; make the super-network from its `.module`."
         raise ModelError(msg)
     if isinstance(model, torch.jit.ScriptModule):
         msg = "The model is compiled by TorchScript, which hides its operations; give the module that it was made from."

@@ -7,10 +7,15 @@ that have to stay at their maximum.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from bootstrapnas_ext.errors import first_line
 from bootstrapnas_ext.space import Subnet
+
+_NOT_THE_MODELS = {__name__.partition(".")[0], "nncf", "torch"}
+"""Packages whose frames do not tell where the model's code has failed."""
 
 
 def refused_choices(
@@ -46,7 +51,7 @@ def _first_refused(
         try:
             attempt(Subnet({**runs, **{name: subnet[name] for name in names[:count]}}))
         except Exception as error:  # whatever the model's own code raises
-            return f"the model does not run with less of it: {first_line(error)}"
+            return f"the model does not run with less of it: {_told(error)}"
         return None
 
     reason = failure(len(names))
@@ -61,3 +66,14 @@ def _first_refused(
         else:
             bad, reason = middle, found
     return names[bad - 1], reason
+
+
+def _told(error: Exception) -> str:
+    """Returns what an error says; and of one without text, such as a bare ``assert``, where it was raised."""
+    text = first_line(error)
+    if str(error).strip():
+        return text
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        if str(frame.f_globals.get("__name__")).partition(".")[0] not in _NOT_THE_MODELS:
+            return f"{text} in {Path(frame.f_code.co_filename).name}, line {line}"
+    return text

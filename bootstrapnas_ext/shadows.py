@@ -54,7 +54,6 @@ class _Kept(NamedTuple):
     A value for the next forward of the same subnet.
 
     :param attribute: Of which it is the value.
-    :param home: Where it is put.
     :param value: The value itself.
     :param whole: That of the maximum subnet.
     :param memory: Where the whole is in memory; 0 if it is no tensor.
@@ -62,7 +61,6 @@ class _Kept(NamedTuple):
     """
 
     attribute: _Attribute
-    home: dict[str, Any]
     value: Any
     whole: Any
     memory: int
@@ -122,9 +120,10 @@ class Shadows:
         :param unused: Indices of operations that do not run.
         """
         kept = self._values(subnet, unused)
-        with swapped((one.home, one.attribute.name, one.value) for one in kept):
+        homes = [one.attribute.home for one in kept]
+        with swapped((home, one.attribute.name, one.value) for home, one in zip(homes, kept, strict=True)):
             yield
-            parts = [one.home[one.attribute.name] for one in kept]
+            parts = [home[one.attribute.name] for home, one in zip(homes, kept, strict=True)]
         for one, part in zip(kept, parts, strict=True):
             if one.attribute.name in one.attribute.owner._buffers:
                 _write_back(one, part)
@@ -149,9 +148,9 @@ class Shadows:
 def _value_of(attribute: _Attribute) -> _Kept:
     whole, value = attribute.whole(), attribute.part()
     if not isinstance(whole, Tensor):
-        return _Kept(attribute, attribute.home, value, whole, 0, False)
+        return _Kept(attribute, value, whole, 0, False)
     is_view = value.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr()
-    return _Kept(attribute, attribute.home, value, whole, whole.data_ptr(), is_view)
+    return _Kept(attribute, value, whole, whole.data_ptr(), is_view)
 
 
 def _write_back(one: _Kept, part: Any) -> None:
@@ -181,9 +180,6 @@ def shadowed(model: nn.Module, values: Mapping[Place, Any]) -> Iterator[None]:
         yield
 
 
-_MISSING = object()
-
-
 @contextmanager
 def swapped(items: Iterable[tuple[dict[str, Any], str, Any]]) -> Iterator[None]:
     """
@@ -191,15 +187,16 @@ def swapped(items: Iterable[tuple[dict[str, Any], str, Any]]) -> Iterator[None]:
 
     :param items: Dictionaries, names and values.
     """
+    missing = object()
     saved: list[tuple[dict[str, Any], str, Any]] = []
     try:
         for attributes, name, value in items:
-            saved.append((attributes, name, attributes.get(name, _MISSING)))
+            saved.append((attributes, name, attributes.get(name, missing)))
             attributes[name] = value
         yield
     finally:
         for attributes, name, value in reversed(saved):
-            if value is _MISSING:
+            if value is missing:
                 attributes.pop(name, None)
             else:
                 attributes[name] = value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,8 @@ from torch.utils import _pytree as pytree
 
 from bootstrapnas_ext.graph import ModelGraph, ModuleCall, Place, Ref
 from bootstrapnas_ext.graph.blocks import ADDITIVE, Block
+
+ShapeOf = Callable[[int], tuple[int, ...]]
 
 
 class Skip:
@@ -24,31 +26,65 @@ class Skip:
 
     :param graph: The trace.
     :param blocks: Blocks to leave out.
+    :param shape: Returns the shape of a tensor, by its index, in the subnet that leaves them out.
     :ivar needs_mode: Whether there is a block of the last kind.
     :ivar forwards: What takes the place of modules' forwards.
+    :ivar stand_ins: By path of a module what may take its place for good, if no code looks at the sizes of its results.
     """
 
-    def __init__(self, graph: ModelGraph, blocks: Sequence[Block]) -> None:
+    def __init__(self, graph: ModelGraph, blocks: Sequence[Block], shape: ShapeOf) -> None:
         self._graph = graph
+        self._shape = shape
         self._entries: dict[int, Tensor] = {}
         self._origin = {block.exit: block.entry for block in blocks}
         self.needs_mode = False
         self.forwards: dict[Place, Callable[..., Any]] = {}
+        self.stand_ins: dict[str, Callable[..., Any]] = {}
         self.counters: dict[str, Mapping[str, int]] = {}
         self.replace: dict[str, Callable[[], Any]] = {}
         self.keep: dict[str, Callable[[Any], None]] = {}
         for block in blocks:
             for call in block.calls:
                 self._replace_call(call, pass_through)
+                self.stand_ins[call.module] = pass_through
             if not block.calls:
-                inside = self._inside(block)
-                calls = list(_calls_inside(graph, inside))
-                left = inside.difference(*(range(call.first_op, call.end_op) for call in calls))
-                if left == {graph.producer[block.exit]} and _is_sum(graph, block):
-                    for call in calls:
-                        self._replace_call(call, partial(zeros, _sizes(graph, call)))
-                else:
-                    self._replace_ops(block, calls, left)
+                self._leave_out(block)
+
+    def _leave_out(self, block: Block) -> None:
+        inside = self._inside(block)
+        calls = list(_calls_inside(self._graph, inside))
+        left = inside.difference(*(range(call.first_op, call.end_op) for call in calls))
+        made = {block.entry, *(value for op in inside for value in self._graph.ops[op].outputs)}
+        # What depends on constants alone may have another type, and nothing of this forward's sizes.
+        like = [at for call in calls for at in [_first(call.inputs, made)] if at is not None]
+        ends = left == {self._graph.producer[block.exit]} and _is_sum(self._graph, block)
+        if not ends or len(like) < len(calls):
+            self._replace_ops(block, calls, left)
+            return
+        for call, at in zip(calls, like, strict=True):
+            self._replace_call(call, partial(self._zeros, call, at))
+            self.stand_ins[call.module] = partial(zeros, at, _smallest_sizes(self._graph, call))
+
+    def _zeros(self, call: ModuleCall, at: int, *args: Any, **kwargs: Any) -> Any:
+        """Returns zeros of the shapes that the call's results would have."""
+        like = _tensors(args, kwargs)[at]
+
+        def zero(ref: Ref) -> Tensor:
+            return like.new_zeros(()).expand(self._sizes(ref.value, call.inputs[at], like))
+
+        with torch._C.DisableTorchFunction():  # it is no operation of the model, and must not be counted as one
+            return pytree.tree_map_only(Ref, zero, call.result)
+
+    def _sizes(self, index: int, known: int, live: Tensor) -> list[int]:
+        """Returns the sizes of a tensor in this forward, from those of another, as far as they depend on the input."""
+        value, other = self._graph.values[index], self._graph.values[known]
+        sizes, expected = list(self._shape(index)), self._shape(known)
+        for dim, size in enumerate(sizes):
+            if dim in value.varying and other.varying:
+                sizes[dim] = size * live.shape[other.varying[0]] // expected[other.varying[0]]
+            elif len(sizes) == len(expected) and size == expected[dim] and value.shape[dim] == other.shape[dim]:
+                sizes[dim] = live.shape[dim]
+        return sizes
 
     def read_inputs(self, tensors: Mapping[str, Tensor]) -> None:
         """
@@ -94,12 +130,8 @@ class Skip:
             found = self._entries[entry]
             if index in same:
                 return found
-            value, traced = self._graph.values[index], self._graph.values[entry]
-            shape = list(value.shape)
-            for dim in value.varying if traced.varying else ():
-                shape[dim] = shape[dim] * found.shape[traced.varying[0]] // traced.shape[traced.varying[0]]
             with torch._C.DisableTorchFunction():  # it is no operation of the model, and must not be counted as one
-                return found.new_empty(()).expand(shape)
+                return found.new_empty(()).expand(self._sizes(index, entry, found))
 
         for call in calls:
             self._replace_call(call, partial(_like, call.result, value_of))
@@ -120,26 +152,32 @@ def pass_through(value: Any, *_: Any, **__: Any) -> Any:
     return value
 
 
-def zeros(sizes: Any, *args: Any, **kwargs: Any) -> Any:
+def zeros(at: int, sizes: Any, *args: Any, **kwargs: Any) -> Any:
     """
     Returns zeros: what modules do whose results would be added to something.
 
+    :param at: Which of the tensors among the arguments has their type.
     :param sizes: Sizes of the tensors, in the structure of the result.
     :param args: What the module is called with.
     :param kwargs: Likewise.
     """
-    tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-    like = next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(()))
-    with torch._C.DisableTorchFunction():  # it is no operation of the model, and must not be counted as one
-        return pytree.tree_map_only(torch.Size, like.new_zeros, sizes, is_leaf=_is_size)
+    return pytree.tree_map_only(torch.Size, _tensors(args, kwargs)[at].new_zeros, sizes, is_leaf=_is_size)
+
+
+def _first(values: Sequence[int], among: Container[int]) -> int | None:
+    return next((at for at, value in enumerate(values) if value in among), None)
 
 
 def _is_size(item: Any) -> bool:
     return isinstance(item, torch.Size)
 
 
-def _sizes(graph: ModelGraph, call: ModuleCall) -> Any:
-    """Returns for each tensor of a call's result the sizes of one that has the fewest items of those of its rank."""
+def _tensors(args: Any, kwargs: Any) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+
+
+def _smallest_sizes(graph: ModelGraph, call: ModuleCall) -> Any:
+    """Returns for each tensor of a call's result the sizes of one with a single item, which vanishes in an addition."""
     return pytree.tree_map_only(Ref, lambda ref: torch.Size([1] * len(graph.values[ref.value].shape)), call.result)
 
 

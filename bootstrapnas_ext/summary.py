@@ -7,6 +7,7 @@ from typing import Protocol
 
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from bootstrapnas_ext.cost import Cost
 from bootstrapnas_ext.space import SearchSpace, Subnet
@@ -32,21 +33,29 @@ def supernet_table(supernet: Summarized) -> Group:
 
     :param supernet: The super-network.
     """
-    choices = Table("dimension", "choice", "values", title=f"Super-network of {_count(supernet.space.size)} subnets")
+    choices = _table("dimension", "choice", "values", title=f"Super-network of {_count(supernet.space.size)} subnets")
     for choice in supernet.space.choices:
         values = ", ".join(map(str, choice.values))
-        choices.add_row(choice.dimension, choice.name.partition(":")[2], values)
-    costs = Table("subnet", "MACs", "parameters", title="Cost of one forward with the example input")
+        choices.add_row(*map(Text, (choice.dimension, choice.name.partition(":")[2], values)))
+    costs = _table("subnet", "MACs", "parameters", title="Cost of one forward with the example input")
     for name, subnet in (("maximum", supernet.space.maximum), ("minimum", supernet.space.minimum)):
         costs.add_row(name, *_cost_cells(supernet, subnet))
     parts = [choices, costs]
-    static = Table("dimension", "layer", "reason", title="Layers that stay as they are")
+    static = _table("dimension", "layer", "reason", title="Layers that stay as they are")
     for dimension, layers in supernet.static_layers().items():
         for layer, reason in layers.items():
-            static.add_row(dimension, layer, reason)
+            static.add_row(*map(Text, (dimension, layer, reason)))
     if static.row_count:
         parts.append(static)
     return Group(*parts)
+
+
+def _table(*titles: str, title: str) -> Table:
+    """Returns a table whose cells go on in the next line rather than lose their end, which tells layers apart."""
+    table = Table(title=title)
+    for column in titles:
+        table.add_column(column, overflow="fold")
+    return table
 
 
 def _cost_cells(supernet: Summarized, subnet: Subnet) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial, wraps
@@ -63,8 +64,14 @@ class Supernet:
         self.model = model
         self.example = example
         self._caches = Caches(model)
-        self._propagation = propagate(_traced(model, example, self._caches))
         self._cell = ActiveSubnet(Subnet({}))
+        self._thread: int | None = None
+        try:
+            self._propagation = propagate(_traced(model, example, self._caches))
+        except BaseException:
+            self._caches.find()
+            self._caches.reset()
+            raise
         _nncf.wrap(model, self._run)
         try:
             self.refused: dict[str, str] = {}
@@ -75,7 +82,8 @@ class Supernet:
                 for module in port.hooks if port.number != ATTRIBUTE else ():
                     _nncf.add_pre_hook(model, port.op.name, port.number, module)
         except BaseException:
-            _nncf.unwrap(model)
+            self._caches.find()
+            self.release()
             raise
 
     @property
@@ -158,10 +166,7 @@ class Supernet:
         :param value: Index of the tensor in the graph.
         :param subnet: A subnet of the space.
         """
-        shape = self.graph.values[value].shape
-        for part in self.elasticities:
-            shape = part.resize(value, shape, subnet)
-        return shape
+        return self.executor.shape(value, subnet)
 
     def keeps_first_channels(self, module: str) -> bool:
         """
@@ -181,6 +186,7 @@ class Supernet:
 
         The super-network must not be used afterwards.
         """
+        self.forget()
         _nncf.unwrap(self.model)
 
     def summary(self) -> None:
@@ -260,10 +266,17 @@ class Supernet:
         self._caches.reset()
 
     def _run(self, forward: Any, *args: Any, **kwargs: Any) -> Any:
+        if self._thread not in (None, threading.get_ident()):
+            msg = "A super-network runs one forward at a time, but two threads run it; extract a subnet for each."
+            raise ModelError(msg)
         self.forget()
         if self.active == self._maximum:
             return forward(*args, **kwargs)
-        return self.executor.run(forward, self.active, ExampleInput(args, kwargs))
+        before, self._thread = self._thread, threading.get_ident()
+        try:
+            return self.executor.run(forward, self.active, ExampleInput(args, kwargs))
+        finally:
+            self._thread = before
 
     def _assemble(self, config: ElasticityConfig) -> Refused:
         """Makes choices and hooks, and tries subnets; returns which choices have to go for them to run, and why."""
@@ -317,6 +330,7 @@ class Supernet:
     def _probed(self, executor: Executor, probe: Callable[[Executor, Mapping[str, int]], Probe]) -> Executor:
         """Returns the executor that knows where arguments come from."""
         while True:
+            self.executor = executor
             probes = [probe(executor, subnet) for subnet in self._without_skips()]
             if executor.may_be_right_by_chance(probes):
                 probes += [probe(executor, subnet) for subnet in self._told_apart()]
@@ -364,28 +378,37 @@ class Supernet:
         quick, careful = self.executor, self.executor.by_hooks()
         try:
             self.executor = self._probed(careful, probe)
-        except Exception:  # whatever the model's own code raises
-            return self._refused(self._maximum, whole, partial(probe, careful))
+        except Exception as error:  # whatever the model's own code raises
+            tried = [*whole, *self._told_apart()]
+            return self._refused(self._maximum, tried, partial(probe, self.executor), error)
         if quick.shadows.places != careful.shadows.places:
+            careful = self.executor
             with suppress(Exception):  # its code reads an attribute for more than an argument
                 quick = self._probed(quick, probe)
-                if self._agree(forward, quick, self.executor):
-                    self.executor = quick
+                careful = quick if self._agree(forward, quick, careful) else careful
+            self.executor = careful
         check_maximum(self.executor, forward, self.example, self._maximum)
         for runs, subnet in ((self._maximum, whole[0]), (whole[0], self.space.minimum)):
             try:
                 run(subnet)
-            except Exception:
-                return self._refused(runs, [subnet], run)
+            except Exception as error:
+                return self._refused(runs, [subnet], run, error)
         return {}
 
     def _refused(
-        self, runs: Mapping[str, int], subnets: Iterable[Mapping[str, int]], attempt: Callable[[Subnet], object]
+        self,
+        runs: Mapping[str, int],
+        subnets: Iterable[Mapping[str, int]],
+        attempt: Callable[[Subnet], object],
+        error: Exception,
     ) -> Refused:
+        """Returns choices to do without, at least one; the error is raised if there is none to blame for it."""
         refused: dict[str, str] = {}
         with subnet_must_run():
             for subnet in subnets:
                 refused |= refused_choices(runs, {**subnet, **{name: runs[name] for name in refused}}, attempt)
+            if not refused:
+                raise error
         return refused
 
 

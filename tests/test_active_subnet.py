@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from typing import Any
 
 import pytest
@@ -260,3 +261,36 @@ def test_a_buffer_that_the_models_code_assigns_keeps_what_the_subnet_did_not_see
     assert model[1].mean is mean
     assert_close([mean[:4]], [small[1].mean])
     assert torch.equal(mean[4:], before[4:])
+
+
+def test_checkpointing_is_found_after_a_forward_in_another_mode() -> None:
+    model = Checkpointed()
+    supernet = Supernet(model, torch.randn(2, 3, 8, 8))
+    with supernet.activate(supernet.space.minimum):
+        model.eval()(torch.randn(2, 3, 8, 8))  # with gradients, and without checkpoints
+        with pytest.raises(ModelError, match="activation checkpointing"):
+            model.train()(torch.randn(2, 3, 8, 8))
+
+
+def test_one_forward_at_a_time_and_no_replicas() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 16, 1), nn.Flatten(), nn.Linear(16 * 16, 3)).eval()
+    supernet = Supernet(model, torch.randn(2, 3, 4, 4))
+    found: list[str] = []
+
+    def run_again(*_: object) -> None:
+        def run() -> None:
+            try:
+                model(torch.randn(2, 3, 4, 4))
+            except ModelError as error:
+                found.append(str(error))
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+
+    model[1].register_forward_pre_hook(run_again)
+    with supernet.activate(supernet.space.minimum), torch.no_grad():
+        model(torch.randn(2, 3, 4, 4))
+    assert found == ["A super-network runs one forward at a time, but two threads run it; extract a subnet for each."]
+    with pytest.raises(ModelError, match=r"nn\.DataParallel runs copies"):
+        model._replicate_for_data_parallel()

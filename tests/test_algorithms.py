@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from bootstrapnas_ext import (
     register_default_init_args,
 )
 from bootstrapnas_ext.algorithms import PLOT, TRIALS
-from bootstrapnas_ext.errors import BootstrapNASError, CheckpointError, ConfigError, DataError
+from bootstrapnas_ext.errors import BootstrapNASError, CheckpointError, ConfigError, DataError, ModelError
 
 QUIET = Console(file=io.StringIO())
 
@@ -51,7 +52,7 @@ def loaders() -> tuple[DataLoader[Any], DataLoader[Any]]:
 
 
 def make(
-    eval_fn: Any = None, training: dict[str, Any] | None = None, **search: Any
+    eval_fn: Any = None, training: dict[str, Any] | None = None, model: nn.Module | None = None, **search: Any
 ) -> tuple[BootstrapNASController, NNCFConfig]:
     torch.manual_seed(0)
     config = NNCFConfig.from_dict(
@@ -68,7 +69,7 @@ def make(
         }
     )
     register_default_init_args(config, loaders()[0], model_eval_fn=eval_fn)
-    controller, _ = create_compressed_model(Net(), config)
+    controller, _ = create_compressed_model(model or Net(), config)
     return controller, config
 
 
@@ -226,7 +227,7 @@ def test_a_search_goes_on_with_its_trials(tmp_path: Path) -> None:
     whole = search(controller, config, tmp_path / "whole").record.trials
     controller, part = make(num_evals=3)
     assert search(controller, part, tmp_path / "part").record.trials == whole[:3]
-    with pytest.raises(CheckpointError, match="--resume"):
+    with pytest.raises(CheckpointError, match=r"resume it \(`resume=True`, --resume\)"):
         search(controller, part, tmp_path / "part")
     controller, config = make()
     assert search(controller, config, tmp_path / "part", resume=True).record.trials == whole
@@ -316,6 +317,32 @@ def test_training_may_measure_with_a_function(tmp_path: Path) -> None:
     algorithm = EpochBasedTrainingAlgorithm.from_config(controller, config)
     result = algorithm.run(loaders()[0], None, optimizer, tmp_path, console=QUIET)
     assert {record.top1_maximum for record in result.history} == {12.5}
+
+
+class Answers(Net):
+    """Returns an object, as the models of Hugging Face do."""
+
+    def forward(self, x: Tensor) -> Any:
+        return {"logits": super().forward(x)}
+
+
+def test_a_model_that_returns_an_object_is_told_what_to_do_before_the_first_step(tmp_path: Path) -> None:
+    controller, config = make(lambda module: 12.5, model=Answers())
+    algorithm = EpochBasedTrainingAlgorithm.from_config(controller, config)
+    optimizer = torch.optim.SGD(controller.supernet.parameters(), 0.05)
+    run = partial(algorithm.run, optimizer=optimizer, output_dir=tmp_path, console=QUIET)
+    before = [parameter.clone() for parameter in controller.supernet.parameters()]
+
+    def criterion(outputs: Any, targets: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(outputs["logits"], targets)
+
+    with pytest.raises(ModelError, match=r"Top-1 accuracy needs .* got dict .* `model_eval_fn` .* `val_loader=None`"):
+        run(*loaders(), criterion=criterion)
+    with pytest.raises(ModelError, match=r"returns dict; wrap the model .* or pass a `criterion`"):
+        run(loaders()[0], None)
+    assert not list(tmp_path.iterdir())
+    assert all(torch.equal(*pair) for pair in zip(controller.supernet.parameters(), before, strict=True))
+    assert run(loaders()[0], None, criterion=criterion).best.top1_maximum == 12.5
 
 
 def test_accuracy_needs_something_to_be_measured_with(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bootstrapnas_ext.caches import Caches
+from bootstrapnas_ext.errors import ModelError
 from bootstrapnas_ext.extraction import extract
 from bootstrapnas_ext.supernet import Supernet
 from tests.zoo import assert_close, some_subnets
@@ -89,3 +92,55 @@ def test_only_attributes_with_tensors_that_a_call_changes_are_watched() -> None:
     assert model[0].calls == 1
     assert torch.equal(model[0].constant, torch.ones(2))
     assert model[1].num_batches_tracked == 1
+
+
+class Keeps(nn.Module):
+    """Keeps what it has looked up, in one way or another."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(4, 16), nn.Linear(16, 3)
+        self.scale = nn.Parameter(torch.rand(16))
+        self.kept = make()
+        self.register_buffer("later", None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kept is None:
+            if self.later is None:
+                self.later = self.scale.detach() * 2
+            return self.two(self.one(x) * self.later)
+        if not self.kept:
+            self.kept["scale"] = self.scale * 2
+        return self.two(self.one(x) * self.kept["scale"])
+
+
+@pytest.mark.parametrize("make", [OrderedDict, lambda: defaultdict(list), lambda: None])
+def test_caches_of_other_kinds(make: Callable[[], Any]) -> None:
+    torch.manual_seed(0)
+    model = Keeps(make).eval()
+    plain = copy.deepcopy(model)
+    supernet = Supernet(model, torch.randn(2, 4))
+    x = torch.randn(3, 4)
+    with torch.no_grad():
+        with supernet.activate(supernet.space.minimum):
+            assert_close([extract(supernet, supernet.active)(x)], [model(x)])
+        assert torch.equal(model(x), plain(x))
+        with supernet.activate(supernet.space.minimum):
+            model(x)
+            other = copy.deepcopy(model)
+            assert_close([other(x)], [model(x)])
+        supernet.release()
+        assert torch.equal(model(x), plain(x))
+
+
+def test_nothing_is_kept_when_no_supernet_can_be_made() -> None:
+    class Random(BiasedAttention):
+        """Gives other outputs each time."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) + torch.rand(())
+
+    model = Random("attribute").eval()
+    with pytest.raises(ModelError, match="gives other outputs for the same input"):
+        Supernet(model, torch.randn(2, 5, 16))
+    assert model.kept is None

@@ -38,6 +38,7 @@ BASE: dict[str, set[str]] = {
     "summary": {"elasticity", "cost"},
     "supernet": {"caches", "model_checks", "modes", "refusals", "self_check", "cost", "summary"},
     "extraction": {"supernet"},
+    "unheeded": {"supernet"},
     "example": {"config", "inputs", "modes"},
     "export": {"extraction", "modes"},
     "evaluation": {"export", "search"},

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bootstrapnas_ext.config import DepthConfig, ElasticityConfig
+from bootstrapnas_ext.errors import ModelError
 from bootstrapnas_ext.extraction import extract
 from bootstrapnas_ext.refusals import refused_choices
 from bootstrapnas_ext.supernet import Supernet
@@ -40,6 +44,35 @@ def test_of_choices_that_fail_together_one_stays() -> None:
         assert subnet["b"] == 4 or subnet["g"] == 4, "not both"
 
     assert list(refused_choices(BIG, SMALL, attempt)) == ["g"]
+
+
+def test_an_error_without_a_text_says_where_it_was_raised() -> None:
+    class Checks(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            if x.shape[1] < 4:
+                raise AssertionError  # as a bare ``assert``, of which pytest makes one with a text
+            return x
+
+    model = nn.Sequential(Checks())
+
+    def attempt(subnet: Mapping[str, int]) -> None:
+        model(torch.zeros(1, subnet["a"]))
+
+    line = inspect.getsourcelines(Checks)[1] + 3
+    reason = refused_choices(BIG, SMALL, attempt)["a"]
+    assert reason == f"the model does not run with less of it: AssertionError in test_refusals.py, line {line}"
+
+
+def test_an_error_without_a_text_in_pytorch_says_where_it_was_called() -> None:
+    inner: dict[str, Any] = {"__name__": "torch.inner"}
+    exec("def fail(): raise ValueError", inner)
+
+    def attempt(subnet: Mapping[str, int]) -> None:
+        if subnet["a"] < 4:
+            inner["fail"]()
+
+    line = inspect.getsourcelines(attempt)[1] + 2
+    assert refused_choices(BIG, SMALL, attempt)["a"].endswith(f": ValueError in test_refusals.py, line {line}")
 
 
 def test_a_model_that_never_runs_is_not_the_fault_of_a_choice() -> None:
@@ -161,3 +194,23 @@ def test_a_block_without_which_the_model_does_not_run_always_runs() -> None:
     assert supernet.refused == {"depth:blocks.0": reason}
     assert supernet.static_layers()["depth"] == {"blocks.0": reason}
     assert "depth:blocks.1" in supernet.space.minimum
+
+
+def test_what_fails_in_a_later_round_of_probes_is_found_too() -> None:
+    class HoldsItsWeight(nn.Module):
+        """Uses its weight by another name, and compares the width of its input to that of the weight by its own."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.linear = nn.Linear(8, 16), nn.Linear(16, 4)
+            self.weights = [self.linear.weight]
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x)
+            if x.shape[-1] != self.linear.weight.shape[1]:
+                raise ValueError("another width")
+            return F.linear(x, self.weights[0], self.linear.bias)
+
+    model = HoldsItsWeight().eval()
+    with pytest.raises(ModelError, match=r"Nothing of HoldsItsWeight is elastic.*width of stem: .*another width"):
+        Supernet(model, torch.randn(2, 8), ElasticityConfig(("width",)))

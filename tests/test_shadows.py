@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -98,3 +100,15 @@ def test_of_blocks_that_are_left_out_nothing_is_made() -> None:
     assert skipped
     assert made
     assert skipped.isdisjoint(made)
+
+
+@pytest.mark.parametrize("name", ["mobile", "residual", "vision_transformer"])
+def test_a_copy_of_a_model_that_has_run_is_a_model_of_its_own(name: str) -> None:
+    model, example = build(name)
+    supernet = Supernet(model, example)
+    with supernet.activate(supernet.space.minimum), torch.no_grad():
+        expected = outputs(model, example)
+        other = copy.deepcopy(model)
+        for parameter in model.parameters():
+            parameter.zero_()
+        assert_close(outputs(other, example), expected)

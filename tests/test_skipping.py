@@ -92,7 +92,7 @@ def test_a_module_of_several_results_is_left_out_as_a_whole(scale: float | None)
     supernet = Supernet(model, torch.randn(2, 5, 6))
     subnet = supernet.space.minimum
     with torch.no_grad(), supernet.activate(subnet):
-        skip = Skip(supernet.graph, supernet.executor.skipped(subnet))
+        skip = Skip(supernet.graph, supernet.executor.skipped(subnet), lambda value: supernet.shape(value, subnet))
         assert skip.needs_mode == (scale is not None)
         assert set(skip.replace) == (set() if scale is None else {":mul:0", ":add:0", ":mul:1", ":add:1"})
         assert {place.module for place in skip.forwards} == {"blocks.0", "blocks.1"}
@@ -101,3 +101,87 @@ def test_a_module_of_several_results_is_left_out_as_a_whole(scale: float | None)
         channels = subnet["width:stem"]
         smaller = F.linear(model.stem(x)[..., :channels], model.head.weight[:, :channels], model.head.bias)
         torch.testing.assert_close(model(x), smaller)  # a stem and a head are left
+
+
+class ReadsSizes(nn.Module):
+    """Takes sizes from what a block has computed, for more than the block; the block adds modules, or is none."""
+
+    def __init__(self, functional: bool) -> None:
+        super().__init__()
+        self.stem, self.conv, self.head = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 16, 3, padding=1), nn.Conv2d(16, 4, 1)
+        self.norm = nn.BatchNorm2d(16)
+        self.functional = functional
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        y = self.norm(self.conv(x))
+        y = F.hardswish(y) * 0.5 if self.functional else y
+        batch, channels, height, width = y.shape
+        x = x + y
+        factor = channels * height if batch > 1 else width
+        return self.head(x).reshape(batch, 4, height * width).mean(-1) * factor
+
+
+@pytest.mark.parametrize("functional", [False, True])
+@pytest.mark.parametrize("size", [8, 10])
+def test_what_is_left_out_has_the_sizes_that_it_would_have(functional: bool, size: int) -> None:
+    torch.manual_seed(0)
+    model = ReadsSizes(functional).eval()
+    supernet = Supernet(model, torch.randn(2, 3, 8, 8), ElasticityConfig(depth=DepthConfig(min_block_size=2)))
+    subnet = supernet.space.minimum
+    assert not supernet.refused
+    assert any(name.startswith("depth:") for name in subnet)
+    x = torch.randn(3, 3, size, size)
+    with torch.no_grad(), supernet.activate(subnet):
+        channels = subnet["width:stem"]
+        stem = model.stem(x)[:, :channels]
+        expected = F.conv2d(stem, model.head.weight[:, :channels], model.head.bias).mean((2, 3)) * channels * size
+        torch.testing.assert_close(model(x), expected)
+        if size == 8:
+            torch.testing.assert_close(extract(supernet, subnet)(x), expected)
+
+
+class AddsATable(nn.Module):
+    """Adds what a module makes of a table, which always has the same type, and of the entry."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.mix, self.head = nn.Linear(6, 8), Mix(), nn.Linear(8, 3)
+        self.table = Table()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = x + self.mix(self.table(), x)
+        return self.head(x)
+
+
+class Table(nn.Module):
+    """Makes a table of no input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = nn.Parameter(torch.randn(5, 8))
+
+    def forward(self) -> Tensor:
+        return self.rows.float().softmax(0)
+
+
+class Mix(nn.Module):
+    """Adds a table to a product."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+
+    def forward(self, table: Tensor, x: Tensor) -> Tensor:
+        return F.relu(self.linear(x) + table.to(x.dtype))
+
+
+def test_zeros_have_the_type_of_what_they_are_added_to() -> None:
+    config = ElasticityConfig(("depth",), depth=DepthConfig(min_block_size=2))
+    model = AddsATable().eval()
+    supernet = Supernet(model, torch.randn(2, 5, 6), config)
+    model.bfloat16()
+    with torch.no_grad(), supernet.activate(supernet.space.minimum):
+        x = torch.randn(2, 5, 6, dtype=torch.bfloat16)
+        assert torch.equal(model(x), model.head(model.stem(x)))

@@ -148,7 +148,7 @@ def verification_table(report: VerificationReport) -> Table:
 
 def _show(console: Console, *lines: str) -> None:
     for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def _read_subnet(path: Path, space: SearchSpace) -> Subnet:

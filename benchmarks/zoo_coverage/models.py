@@ -55,7 +55,14 @@ def _expand(name: str) -> list[str]:
 
 def _from_function(name: str) -> Built:
     module, _, function = name.partition(":")
-    built = getattr(importlib.import_module(module), function)()
+    try:
+        imported = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise  # the module is there, and something that it needs is not
+        msg = f"{error}: {module!r} must be importable; run this in its folder, or name the folder in PYTHONPATH"
+        raise ModuleNotFoundError(msg, name=error.name) from error
+    built = getattr(imported, function)()
     return built if isinstance(built, tuple) else (built, image(224))
 
 

@@ -45,7 +45,8 @@ def _check(logits: Any, targets: Tensor) -> None:
         found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         msg = (
             f"Top-1 accuracy needs outputs of shape (batch, classes) for targets of shape (batch,), but got {found} "
-            f"for {tuple(targets.shape)}; wrap the model so that it returns its logits."
+            f"for {tuple(targets.shape)}; wrap the model so that it returns such logits, or give "
+            "`register_default_init_args` a `model_eval_fn` of your own, and `val_loader=None`."
         )
         raise ModelError(msg)
     classes = logits.shape[1]

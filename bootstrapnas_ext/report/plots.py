@@ -36,7 +36,7 @@ def plot_search_progression(record: SearchRecord, chosen: Mapping[str, Trial], p
     :raises CheckpointError: If there are no trials, or the picture cannot be written.
     """
     if not record.trials:
-        msg = "There is nothing to plot: the search has no finished trial. Run it with --resume first."
+        msg = "There is nothing to plot: the search has no finished trial. Resume it (`resume=True`, --resume) first."
         raise CheckpointError(msg)
     objectives = record.plan.objectives
     quality = next((o for o in objectives if o.name == ACCURACY), objectives[0])

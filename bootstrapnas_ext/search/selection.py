@@ -109,7 +109,7 @@ def select(
     :raises ConfigError: If a constraint is about what was not measured, or what it needs of the reference is missing.
     """
     if not trials:
-        msg = "There is nothing to choose from: the search has no finished trial. Run it with --resume first."
+        msg = "Nothing can be chosen: the search has no finished trial; resume it (`resume=True`, --resume) first."
         raise CheckpointError(msg)
     measured = set.intersection(*(set(trial.values) for trial in trials))
     accuracy = [OBJECTIVES.get(ACCURACY)] if ACCURACY in measured else []
@@ -138,7 +138,8 @@ def select(
 def _accuracy_bound(reference: Measurement | None, ref_acc: float | None, acc_delta: float) -> Bound:
     if ref_acc is None:
         ref_acc = _reference_value(reference, ACCURACY, "give `ref_acc`")
-    return Bound(ACCURACY, low=ref_acc - acc_delta)
+    low = ref_acc - acc_delta
+    return Bound(ACCURACY, low=low if low > 0 else -math.inf)  # every accuracy is at least 0
 
 
 def _bound(name: str, limits: Mapping[str, float], measured: set[str], reference: Measurement | None) -> Bound:

@@ -81,15 +81,15 @@ class TrialStorage:
         try:
             if len(self.finished()) != len(self.trials):
                 msg = (
-                    f"Another search writes to {self._path} at the same time; stop the other one and run this again "
-                    "with --resume, or choose another folder for one of them."
+                    f"Another search writes to {self._path} at the same time; stop the other one and resume this "
+                    "one (`resume=True`, --resume), or choose another folder for one of them."
                 )
                 raise CheckpointError(msg)
             self._study.add_trial(finished)
         except _DATABASE_ERRORS as error:
             msg = (
                 f"Trial {len(self.trials)} cannot be written to {self._path}: {error.__cause__ or error}. Make room, "
-                "or make the folder writable, and go on with --resume."
+                "or make the folder writable, and resume (`resume=True`, --resume)."
             )
             raise CheckpointError(msg) from error
         self.trials.append(trial_of(self.plan, len(self.trials), finished))
@@ -121,7 +121,7 @@ def begins(path: Path, *, resume: bool) -> bool:
     :raises CheckpointError: If something is there, and the search may not go on with it.
     """
     if path.exists() and not resume:
-        msg = f"{path} holds a search already; continue it with --resume, or choose another folder."
+        msg = f"{path} holds a search already; resume it (`resume=True`, --resume), or choose another folder."
         raise CheckpointError(msg)
     return not path.exists()
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.data import Subset, TensorDataset
 
-from bootstrapnas_ext.errors import DataError
+from bootstrapnas_ext.errors import DataError, ModelError
 from bootstrapnas_ext.inputs import ExampleInput, as_input
 from bootstrapnas_ext.modes import evaluation_mode
 
@@ -53,37 +53,59 @@ def count_steps(loader: Any) -> int:
     return steps
 
 
-def count_classes(model: nn.Module, loader: Any, device: torch.device) -> int | None:
+def count_classes(model: nn.Module, sample: ExampleInput, targets: torch.Tensor) -> int | None:
     """
-    Returns the number of classes that integer labels may name, or ``None`` if the targets are something else.
+    Returns the number of classes that labels may name for the cross entropy, or ``None`` if the targets are no labels.
 
     Runs one sample through the model, in evaluation mode.
 
     :param model: The model in training.
-    :param loader: The training loader, not empty.
-    :param device: The device of the model.
+    :param sample: Inputs of batch size 1, on the device of the model.
+    :param targets: Of a batch of any size.
+    :raises ModelError: If the model's output is no tensor, or the cross entropy cannot compare it with the targets.
     """
-    inputs, targets = split_batch(next(iter(loader)))
-    sample = inputs.with_batch(1).to(device)
     with evaluation_mode(model), torch.no_grad():
         outputs = model(*sample.args, **sample.kwargs)
-    if not _are_labels(targets) or not isinstance(outputs, torch.Tensor) or outputs.ndim != targets.ndim + 1:
+    check_logits(outputs)
+    if not _are_labels(targets) or outputs.ndim != targets.ndim + 1:
         return None
-    return outputs.shape[1]
+    if outputs.shape[2:] != targets.shape[1:]:
+        msg = (
+            "Cross entropy needs outputs of shape (batch, classes, ...) for labels of shape (batch, ...), but got "
+            f"{_shape(outputs)} for {_shape(targets)}; wrap the model so that its classes are dimension 1, or pass a "
+            "`criterion` that takes them where they are."
+        )
+        raise ModelError(msg)
+    classes: int = outputs.shape[1]
+    return classes
 
 
-def check_labels(labels: torch.Tensor, classes: int, ignored: int | None) -> None:
+def check_logits(outputs: Any) -> None:
+    """
+    Checks that the cross entropy can read what a model returns.
+
+    :param outputs: What the model returned.
+    :raises ModelError: If it is no tensor.
+    """
+    if not isinstance(outputs, torch.Tensor):
+        msg = (
+            f"Cross entropy needs a model that returns a tensor of logits, but it returns {type(outputs).__name__}; "
+            "wrap the model so that it returns its logits, or pass a `criterion` that takes what it returns, and "
+            "`val_loader=None` with a `model_eval_fn` for the accuracy."
+        )
+        raise ModelError(msg)
+
+
+def check_labels(labels: torch.Tensor, classes: int, ignored: int) -> None:
     """
     Checks that the model has an output for every label.
 
     :param labels: Integer labels of any shape.
-    :param classes: Number of the model's outputs.
-    :param ignored: The label that the loss leaves out, if any.
+    :param classes: Number of the model's outputs, along the dimension that the loss takes as classes.
+    :param ignored: The label that the loss leaves out.
     :raises DataError: If a label is out of range.
     """
-    wrong = (labels < 0) | (labels >= classes)
-    if ignored is not None:
-        wrong &= labels != ignored
+    wrong = ((labels < 0) | (labels >= classes)) & (labels != ignored)
     if bool(wrong.any()):
         msg = (
             f"`0 <= label < {classes}` must hold, because the model has {classes} outputs, but the training data has "
@@ -108,6 +130,10 @@ def stored_labels(dataset: Any) -> torch.Tensor | None:
     else:
         return None
     return labels if _are_labels(labels) else None
+
+
+def _shape(batch: torch.Tensor) -> str:
+    return f"({', '.join(['batch', *map(str, batch.shape[1:])])})"
 
 
 def _are_labels(targets: torch.Tensor) -> bool:

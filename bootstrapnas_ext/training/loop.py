@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from rich.console import Console
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
@@ -21,7 +22,14 @@ from bootstrapnas_ext.errors import CheckpointError, TrainingError
 from bootstrapnas_ext.inputs import ExampleInput
 from bootstrapnas_ext.space import Subnet
 from bootstrapnas_ext.training.checkpoint import load_checkpoint, make_folder, restore_supernet, save_checkpoint
-from bootstrapnas_ext.training.data_checks import check_labels, count_classes, count_steps, split_batch, stored_labels
+from bootstrapnas_ext.training.data_checks import (
+    check_labels,
+    check_logits,
+    count_classes,
+    count_steps,
+    split_batch,
+    stored_labels,
+)
 from bootstrapnas_ext.training.optimization import channels_last, make_channels_last
 from bootstrapnas_ext.training.randomness import seeded_epoch
 from bootstrapnas_ext.training.records import EpochRecord, TrainingResult
@@ -33,6 +41,8 @@ from bootstrapnas_ext.training.weight_average import WeightAverage
 #: File names within the folder of checkpoints.
 LAST = "last.pt"
 BEST = "best.pt"
+#: The label that ``F.cross_entropy`` leaves out.
+_IGNORED = -100
 
 
 class Trainer:
@@ -47,7 +57,8 @@ class Trainer:
     :param scheduler: Its scheduler.
     :param loader: Gives batches ``(inputs, targets)``, inputs as in :func:`bootstrapnas_ext.inputs.as_input`; has a
         length.
-    :param criterion: The loss of ``(outputs, targets)``, a scalar.
+    :param criterion: The loss of ``(outputs, targets)``, a scalar. Only of PyTorch's cross entropy it is known what
+        outputs and labels must be, so only then they are checked.
     :param optimizer: Over ``supernet.parameters()``.
     :param loss: Makes the loss of a pass from that of the criterion; see
         :class:`bootstrapnas_ext.training.StepLoss`.
@@ -83,6 +94,8 @@ class Trainer:
         self._estimate = estimate
         self._average: WeightAverage | None = None
         self._device = next(supernet.parameters()).device
+        # Not isinstance: a child may read outputs in its own way.
+        self._is_cross_entropy = type(criterion) is nn.CrossEntropyLoss or criterion is F.cross_entropy
         self._classes: int | None = None
         self._history: list[EpochRecord] = []
 
@@ -98,6 +111,7 @@ class Trainer:
         :param console: Where progress is shown.
         :return: The record of all epochs.
         :raises DataError: If the loader is empty or a label is out of range.
+        :raises ModelError: If the cross entropy cannot read what the model returns.
         :raises CheckpointError: If there is a ``last.pt`` already that this is not to resume, a checkpoint cannot be
             written, or the one to resume from does not fit.
         :raises TrainingError: If a loss is not finite.
@@ -140,7 +154,10 @@ class Trainer:
     def _check_data(self) -> int:
         steps = count_steps(self._loader)
         with seeded_epoch(self._loader, self._scheduler.seed, 0, self._device):
-            self._classes = count_classes(self._supernet.model, self._loader, self._device)
+            inputs, targets = split_batch(next(iter(self._loader)))
+            if self._is_cross_entropy:
+                sample = inputs.with_batch(1).to(self._device)
+                self._classes = count_classes(self._supernet.model, sample, targets)
         labels = stored_labels(getattr(self._loader, "dataset", None))
         if labels is not None:
             self._check_labels(labels)
@@ -148,7 +165,7 @@ class Trainer:
 
     def _check_labels(self, labels: torch.Tensor) -> None:
         if self._classes is not None:
-            check_labels(labels, self._classes, getattr(self._criterion, "ignore_index", None))
+            check_labels(labels, self._classes, getattr(self._criterion, "ignore_index", _IGNORED))
 
     def _run_epoch(self, epoch: int, progress: ProgressReporter) -> EpochRecord:
         self._scheduler.epoch_step()
@@ -207,7 +224,10 @@ class Trainer:
         self, inputs: ExampleInput, targets: torch.Tensor, complete: Callable[[torch.Tensor], torch.Tensor]
     ) -> torch.Tensor:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._optimization.bf16):
-            return complete(self._criterion(self._supernet.model(*inputs.args, **inputs.kwargs), targets))
+            outputs = self._supernet.model(*inputs.args, **inputs.kwargs)
+            if self._is_cross_entropy:
+                check_logits(outputs)  # again, since a model may return more in training than in evaluation mode
+            return complete(self._criterion(outputs, targets))
 
     def _batch_loss(self, inputs: ExampleInput, targets: torch.Tensor, subnet: Subnet) -> float:
         with torch.no_grad(), self._supernet.activate(subnet):

@@ -30,7 +30,7 @@ class ProgressReporter:
         self._epochs = stages[-1].first_epoch + stages[-1].config.epochs
         self._console = console
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -71,6 +71,8 @@ class ProgressReporter:
             f"{self._title(record.epoch, record.stage)}  lr {record.learning_rate:.3g}  loss {record.loss:.4f}  "
             f"top-1 of maximum {record.top1_maximum:.2f} %, of minimum {record.top1_minimum:.2f} %",
             highlight=False,
+            markup=False,
+            emoji=False,
             soft_wrap=True,
         )
 

@@ -42,7 +42,7 @@ def export_chosen(pipeline: Pipeline, controller: BootstrapNASController) -> Non
     with folder.timed(EXPORT):
         deployed = {}
         for name, trial in chosen.items():
-            console.print(f"export: {names[name]} is trial {trial.number}", highlight=False)
+            console.print(f"export: {names[name]} is trial {trial.number}", highlight=False, markup=False)
             deployed[name] = pipeline.deploy(controller, trial.subnet, folder.subnets / name)
         console.print("export: accuracy on the test part, and latency in turns", highlight=False)
         figures = _measure(pipeline, controller, chosen, {name: found.module for name, found in deployed.items()})
@@ -117,4 +117,4 @@ def _show(pipeline: Pipeline, result: SearchResult, figures: Mapping[str, Figure
         f"The {names['best']} subnet for OpenVINO: {best}",
         f"To measure it: {benchmark_command(best, pipeline.nas.search.latency)}",
     ):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from bootstrapnas_ext import Cost
 from bootstrapnas_ext.config import LatencyConfig
@@ -96,7 +97,7 @@ def results_table(figures: Sequence[Figures], names: Mapping[str, str] | None = 
     first = figures[0]
     for model in figures:
         table.add_row(
-            names.get(model.name, model.name),
+            Text(names.get(model.name, model.name)),
             f"{model.top1:.2f}" + ("" if model is first else f" ({model.top1 - first.top1:+.2f})"),
             _with_share(model.cost.macs, first.cost.macs),
             _with_share(model.cost.parameters, first.cost.parameters),

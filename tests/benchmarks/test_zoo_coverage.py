@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from benchmarks.zoo_coverage.__main__ import main
 from benchmarks.zoo_coverage.measure import trained_like
-from benchmarks.zoo_coverage.models import find
+from benchmarks.zoo_coverage.models import builder, find
 from benchmarks.zoo_coverage.table import faults, markdown_table, rich_table
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +34,7 @@ def crashing() -> nn.Module:
 
 
 def test_a_row_for_a_good_model_and_for_one_that_ends_its_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(Path(__file__).parent)]))
     names = ["test_zoo_coverage:tiny", "test_zoo_coverage:crashing"]
@@ -55,7 +55,10 @@ def test_a_row_for_a_good_model_and_for_one_that_ends_its_process(
     assert bad["error"].startswith("Exit: the process ended with code 3")
 
     before = output.read_text()
+    capsys.readouterr()
     assert main([*options, "--resume", "--markdown", str(table)]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "1 of 2 models have a fault; with --check that is exit code 1, without it is 0."
     assert output.read_text() == before
     assert "- test_zoo_coverage:crashing: make: Exit: the process ended with code 3" in table.read_text()
 
@@ -87,6 +90,22 @@ def test_what_is_not_known_is_a_dash_in_the_tables_and_the_error_is_below() -> N
     text = console.export_text()
     assert "0 of 1 models without a fault" in text
     assert "a: build: ModelError: size [1]" in text
+
+
+def test_a_line_of_progress_is_printed_as_it_is(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    row = {"model": "a:b", "stage": "build", "error": "KeyError: '[/b]' :x:"}
+    monkeypatch.setattr("benchmarks.zoo_coverage.__main__._run_one", lambda name, arguments: row)
+    assert main(["--models", "a:b"]) == 0
+    assert "a:b: build: KeyError: '[/b]' :x:" in capsys.readouterr().err
+
+
+def test_a_module_that_is_not_found_says_where_it_must_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "needs_another.py").write_text("import no_such_module_at_all")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match=r"'no_such.models' must be importable; .* PYTHONPATH"):
+        builder("no_such.models:make")()
+    with pytest.raises(ModuleNotFoundError, match=r"^No module named 'no_such_module_at_all'$"):
+        builder("needs_another:make")()
 
 
 def test_names_are_found_in_every_zoo() -> None:

@@ -60,7 +60,7 @@ def test_outputs_that_are_no_logits_are_an_error() -> None:
         def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
             return x, x
 
-    with pytest.raises(ModelError, match=r"but got tuple for \(4,\)"):
+    with pytest.raises(ModelError, match=r"but got tuple for \(4,\); wrap .* `model_eval_fn` .* `val_loader=None`"):
         top1_accuracy(Pair(), [(LOGITS, torch.zeros(4, dtype=torch.int64))])
 
 

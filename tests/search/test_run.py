@@ -185,7 +185,7 @@ def test_impossible_measurement_is_an_error(plan, path, values, error, match):
 
 def test_existing_search_is_not_overwritten(plan, evaluate, path):
     record = run_search(plan, evaluate, num_evals=3, path=path)
-    with pytest.raises(CheckpointError, match="holds a search already; continue it with --resume"):
+    with pytest.raises(CheckpointError, match=r"holds a search already; resume it \(`resume=True`, --resume\), or"):
         run_search(plan, evaluate, num_evals=3, path=path)
     assert read_search(path) == record
 

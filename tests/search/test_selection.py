@@ -53,6 +53,12 @@ def test_accepted_loss(trials, acc_delta, best):
     assert select(trials, OBJECTIVE_LIST, INPUT, acc_delta=acc_delta).best.number == best
 
 
+def test_a_loss_of_all_accuracy_is_no_bound(trials):
+    selection = select(trials, OBJECTIVE_LIST, INPUT, acc_delta=100.0)
+    assert selection.reason.startswith("6 of 6 trials keep to the bounds (there are none);")
+    assert selection.best.number == 1
+
+
 def test_given_reference_accuracy_comes_before_the_measured(trials):
     assert select(trials, OBJECTIVE_LIST, INPUT, acc_delta=1.0, ref_acc=93.0).best.number == 0
     assert select(trials, OBJECTIVE_LIST, acc_delta=1.0, ref_acc=92.5).best.number == 3

@@ -10,13 +10,14 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 
-from bootstrapnas_ext.errors import DataError
+from bootstrapnas_ext.errors import DataError, ModelError
+from bootstrapnas_ext.inputs import ExampleInput
 from bootstrapnas_ext.training.data_checks import check_labels, count_classes, count_steps, split_batch, stored_labels
 from tests.training.fake_supernet import CLASSES, TinyNet, make_data
 
 IMAGES, LABELS = make_data(10)
 DATA = TensorDataset(IMAGES, LABELS)
-CPU = torch.device("cpu")
+SAMPLE = ExampleInput((IMAGES[:1],))
 
 
 def test_batch_is_a_pair_of_inputs_and_targets() -> None:
@@ -63,16 +64,36 @@ def test_loader_without_length_is_refused() -> None:
 def test_classes_are_the_outputs_of_the_model_and_counting_leaves_it_as_it_was() -> None:
     model = TinyNet().train()
     before = model.norm.running_mean.clone()
-    assert count_classes(model, DataLoader(DATA, batch_size=4), CPU) == CLASSES
+    assert count_classes(model, SAMPLE, LABELS) == CLASSES
     assert model.training
     assert torch.equal(model.norm.running_mean, before)
 
 
 def test_targets_that_are_no_labels_have_no_classes() -> None:
-    soft = TensorDataset(IMAGES, torch.rand(10, CLASSES))
-    assert count_classes(TinyNet(), DataLoader(soft, batch_size=4), CPU) is None
-    counts = TensorDataset(IMAGES, torch.zeros(10, CLASSES, dtype=torch.int64))
-    assert count_classes(nn.Flatten(), DataLoader(counts, batch_size=4), CPU) is None
+    assert count_classes(TinyNet(), SAMPLE, torch.rand(10, CLASSES)) is None
+    counts = torch.zeros(10, CLASSES, dtype=torch.int64)
+    assert count_classes(nn.Flatten(), SAMPLE, counts) is None
+
+
+def test_labels_of_pixels_have_the_classes_of_dimension_1() -> None:
+    assert count_classes(nn.Conv2d(CLASSES, 7, 1), SAMPLE, torch.zeros(10, 6, 6, dtype=torch.int64)) == 7
+
+
+def test_outputs_that_cross_entropy_cannot_read_are_refused() -> None:
+    class Tokens(nn.Module):
+        """Classes are the last dimension of what it returns."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.zeros(len(x), 8, 5)
+
+    class Answers(nn.Module):
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"logits": x}
+
+    with pytest.raises(ModelError, match=r"got \(batch, 8, 5\) for \(batch, 8\); wrap .* or pass a `criterion`"):
+        count_classes(Tokens(), SAMPLE, torch.zeros(10, 8, dtype=torch.int64))
+    with pytest.raises(ModelError, match=r"returns dict; wrap .* or pass a `criterion` .*`model_eval_fn`"):
+        count_classes(Answers(), SAMPLE, LABELS)
 
 
 @pytest.mark.parametrize("wrong", [-1, CLASSES, 255])

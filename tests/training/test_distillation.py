@@ -277,6 +277,8 @@ def test_features_of_a_real_supernet() -> None:
     assert model.left.weight.grad is not None
     small = extract(supernet, supernet.space.minimum)
     assert small(x)["logits"].shape == (4, 4)
+    watched = [name for name, module in small.named_modules() if module._forward_hooks]
+    assert watched == ["left"], "the hook of the user"
     supernet.release()
 
 

@@ -24,7 +24,7 @@ from bootstrapnas_ext.config import (
     StageConfig,
     TrainingConfig,
 )
-from bootstrapnas_ext.errors import CheckpointError, ConfigError, DataError, TrainingError
+from bootstrapnas_ext.errors import CheckpointError, ConfigError, DataError, ModelError, TrainingError
 from bootstrapnas_ext.space import Subnet
 from bootstrapnas_ext.training import (
     STRATEGIES,
@@ -493,6 +493,31 @@ def test_labels_that_only_batches_tell_are_checked_as_they_come(tmp_path: Path) 
     loader = [(IMAGES[:8], LABELS[:8]), (IMAGES[:8], torch.full((8,), CLASSES))]
     with pytest.raises(DataError, match="has label=3"):
         Run(tmp_path, loader=loader)()
+
+
+def test_labels_that_cross_entropy_leaves_out_are_none(tmp_path: Path) -> None:
+    labels = LABELS.clone()
+    labels[0] = -100
+    loader = DataLoader(TensorDataset(IMAGES, labels), batch_size=16)
+    assert len(Run(tmp_path, STAGES[:1], loader=loader)().history) == 2
+
+
+def test_what_labels_mean_to_a_criterion_of_ones_own_is_not_guessed(tmp_path: Path) -> None:
+    class FromOne(torch.nn.CrossEntropyLoss):
+        """Counts classes from 1."""
+
+        def forward(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            return super().forward(outputs, targets - 1)
+
+    loader = DataLoader(TensorDataset(IMAGES, LABELS + 1), batch_size=16)
+    assert len(Run(tmp_path, STAGES[:1], loader=loader, criterion=FromOne())().history) == 2
+
+
+def test_a_model_that_returns_more_in_training_is_told_what_to_do(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.supernet.model.register_forward_hook(lambda model, _, output: (output, output) if model.training else output)
+    with pytest.raises(ModelError, match="it returns tuple; wrap the model so that it returns its logits"):
+        run()
 
 
 def test_stage_of_a_missing_dimension_is_refused(tmp_path: Path) -> None:
