@@ -63,7 +63,8 @@ class Supernet:
         example = as_input(example)
         self.model = model
         self.example = example
-        self._caches = Caches(model)
+        with evaluation_mode(model):  # entering a mode may drop what was kept
+            self._caches = Caches(model)
         self._cell = ActiveSubnet(Subnet({}))
         self._thread: int | None = None
         try:

@@ -68,6 +68,22 @@ def test_a_cache_is_made_anew_for_each_subnet(kind: str) -> None:
             assert torch.equal(model(x), expected)
 
 
+def test_a_cache_from_before_that_a_mode_drops() -> None:
+    class Drops(BiasedAttention):
+        """Drops its cache whenever the mode is set."""
+
+        def train(self, mode: bool = True) -> Drops:
+            super().train(mode)
+            self.kept = {}
+            return self
+
+    model = Drops("dictionary").eval()
+    model(torch.randn(2, 5, 16))
+    supernet = Supernet(model, torch.randn(2, 5, 16))
+    assert not supernet.refused
+    assert supernet.space.maximum["width:qkv"] == 4
+
+
 def test_what_is_no_cache_stays() -> None:
     model = BiasedAttention("attribute").eval()
     supernet = Supernet(model, torch.randn(2, 5, 16))
