@@ -149,7 +149,7 @@ def collect_ports(model: nn.Module, graph: ModelGraph, hooks: Iterable[Hook]) ->
             owner = model.get_submodule(op.module)
             traced = getattr(owner, argument or "", None) if is_pytorchs(owner) else None
         else:
-            traced = op.at_port(number)
+            _, traced = op.at_port(number)
         modules = tuple(hook.module for hook in found)
         if isinstance(traced, Ref):
             sources = [Source(place) for place in places.get(graph.values[traced.value].name, ())]
@@ -171,7 +171,7 @@ def _sources(
         return [Source(Place(op.module, argument))]
     if number == ATTRIBUTE:
         return []
-    start = op.place_in_call(number)
+    start, _ = op.at_port(number)
     found = {path: op.places.get((start, *path)) for path in parts}
     sources = [Source(place, path) for path, place in found.items() if place is not None]
     return sources if len(sources) == len(found) else []

@@ -124,28 +124,16 @@ class Op:
                 return port
         return None
 
-    def place_in_call(self, number: int) -> int | str:
+    def at_port(self, number: int) -> tuple[int | str, Any]:
         """
-        Returns the position or the name of the argument at a port.
+        Returns the argument at a port, after its position or its name.
 
         :param number: NNCF's port number.
         :raises KeyError: If there is no such port.
         """
-        for port, place, _ in self._arguments():
+        for port, place, argument in self._arguments():
             if port == number:
-                return place
-        raise KeyError(number)
-
-    def at_port(self, number: int) -> Any:
-        """
-        Returns the argument at a port.
-
-        :param number: NNCF's port number.
-        :raises KeyError: If there is no such port.
-        """
-        for port, _, argument in self._arguments():
-            if port == number:
-                return argument
+                return place, argument
         raise KeyError(number)
 
     @cached_property

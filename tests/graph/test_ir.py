@@ -21,7 +21,7 @@ def test_ports_count_positional_arguments_then_keywords() -> None:
     call = op(Ref(0), 3, stride=(1, 1), padding=2)
     assert [call.port(0, "input"), call.port(1, "k"), call.port(9, "stride"), call.port(9, "padding")] == [0, 1, 2, 3]
     assert call.port(7, "missing") is None
-    assert call.at_port(2) == (1, 1)
+    assert call.at_port(2) == ("stride", (1, 1))
     with pytest.raises(KeyError, match="4"):
         call.at_port(4)
 
