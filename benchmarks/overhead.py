@@ -11,10 +11,12 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,9 @@ from rich.progress import track
 from rich.table import Table
 from torch import nn
 from torchvision.models import VisionTransformer
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])  # the repository, whose samples this uses
 
 from bootstrapnas_ext import ExampleInput, Supernet
 from bootstrapnas_ext.extraction import extract
@@ -89,21 +94,24 @@ def measure(name: str, case: Case, batch: int, rounds: int) -> dict[str, Any]:
         "extracted": (extracted, minimum),
     }
     times: dict[str, list[float]] = {}
-    for turn in range(-1, rounds):
+    for turn in range(rounds):
         for kind, run in (("forward", forward), ("step", train_step)):
-            for which, (module, subnet) in models.items():
+            order = list(models)
+            np.random.default_rng(turn).shuffle(order)  # who runs after whom matters, for caches and memory
+            for which in order:
+                module, subnet = models[which]
                 supernet.set_active(subnet)
                 module.train(kind == "step")
-                passed = seconds(partial(run, module, x))
-                if turn >= 0:  # the first warms up
-                    times.setdefault(f"{which} {kind}", []).append(passed)
+                run(module, x)  # what the first forward of a subnet prepares is not what the others cost
+                times.setdefault(f"{which} {kind}", []).append(seconds(partial(run, module, x)))
     medians = {key: float(np.median(values)) for key, values in times.items()}
     activations = [seconds(partial(activate_and_count, supernet, supernet.sample(rng))) for rng in generators(50)]
     return {
         "model": name,
         "batch": batch,
         "build s": round(build, 2),
-        "forward ms": round(medians["plain forward"] * 1e3, 2),
+        "plain ms": round(medians["plain forward"] * 1e3, 2),
+        "minimum ms": round(medians["minimum forward"] * 1e3, 2),
         "maximum / plain": round(medians["maximum forward"] / medians["plain forward"], 3),
         "maximum / plain, step": round(medians["maximum step"] / medians["plain step"], 3),
         "minimum / extracted": round(medians["minimum forward"] / medians["extracted forward"], 3),

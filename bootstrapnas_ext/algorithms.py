@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
@@ -89,7 +90,8 @@ class EpochBasedTrainingAlgorithm:
         """
         Trains, with a progress bar, TensorBoard logs, and checkpoints ``checkpoints/last.pt`` and ``best.pt``.
 
-        Afterwards the super-network is the best one, with its maximum active.
+        Afterwards the super-network is the best one, with its maximum active. Where ``torch.distributed`` is
+        initialized, all processes call this, each with its part of the data; only the first one writes.
 
         :param train_loader: Batches of inputs and targets to train on.
         :param val_loader: Batches to measure accuracy on after each epoch; with ``None``, the config's
@@ -106,18 +108,20 @@ class EpochBasedTrainingAlgorithm:
         :raises BootstrapNASError: If the data, a checkpoint or a loss is wrong.
         """
         controller, folder = self._controller, Path(output_dir)
-        supernet, optimization = controller.supernet, controller.config.training.optimization
+        supernet, training = controller.supernet, controller.config.training
+        optimization = training.optimization
         if criterion is not None and optimization.label_smoothing:
             msg = (
                 "$.bootstrapNAS.training.optimization.label_smoothing is for training without a `criterion` of one's "
                 f"own, but got {optimization.label_smoothing} and a `criterion`; remove one of them."
             )
             raise ConfigError(msg)
-        calibration = controller.calibration(controller.config.training.batchnorm_adaptation)
+        if bf16 is not None:
+            training = replace(training, optimization=replace(optimization, bf16=bf16))
         evaluate = ExtractedAccuracy(
             extract=partial(extract, supernet),
-            recalibrate=calibration or _leave,
-            top1=_accuracy(controller, val_loader),
+            recalibrate=controller.calibration(training.batchnorm_adaptation, all_processes=True) or _leave,
+            top1=_accuracy(controller, val_loader, all_processes=True),
         )
         trainer = Trainer(
             supernet,
@@ -127,8 +131,9 @@ class EpochBasedTrainingAlgorithm:
             optimizer,
             loss=controller.loss,
             evaluate=evaluate,
-            optimization=optimization if bf16 is None else replace(optimization, bf16=bf16),
+            config=training,
             estimate=estimate,
+            description=f"```json\n{json.dumps(controller.nncf_config, indent=4, default=str)}\n```",
         )
         # What cannot be extracted, or measured by `val_loader`, is told before hours of training.
         smallest = extract(supernet, supernet.space.minimum)
@@ -280,10 +285,14 @@ def summarize(record: SearchRecord, config: SearchConfig) -> SearchResult:
 
 
 def _accuracy(
-    controller: BootstrapNASController, val_loader: Iterable[tuple[Any, Tensor]] | None
+    controller: BootstrapNASController,
+    val_loader: Iterable[tuple[Any, Tensor]] | None,
+    *,
+    all_processes: bool = False,
 ) -> Callable[[nn.Module], float]:
     if val_loader is not None:
-        return partial(top1_accuracy, loader=val_loader, device=controller.supernet.device)
+        device = controller.supernet.device
+        return partial(top1_accuracy, loader=val_loader, device=device, all_processes=all_processes)
     if controller.nncf_config.has_extra_struct(ModelEvaluationArgs):
         return controller.nncf_config.get_extra_struct(ModelEvaluationArgs).eval_fn
     msg = (

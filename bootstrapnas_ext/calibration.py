@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -24,11 +25,14 @@ class Calibration:
     :param source: Where samples come from.
     :param samples: How many, rounded up to whole batches; with 0 nothing is recalibrated.
     :param seed: Of the loader's order and augmentation.
+    :param all_processes: Whether each of several processes takes its part of the samples and all together recalibrate,
+        which they must all do then. A part is what the loader's sampler leaves to a process.
     """
 
     source: BNAdaptationInitArgs
     samples: int
     seed: int
+    all_processes: bool = False
 
     def __call__(self, module: nn.Module) -> None:
         """
@@ -39,14 +43,16 @@ class Calibration:
         """
         if self.samples:
             device = self.source.device or next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
-            recalibrate_batchnorm(module, (batch.to(device) for batch in self.batches))
+            batches = (batch.to(device) for batch in self.batches)
+            recalibrate_batchnorm(module, batches, all_processes=self.all_processes)
 
     @cached_property
     def batches(self) -> tuple[ExampleInput, ...]:
         """The samples, as calls of the model."""
         loader: Any = self.source.data_loader
         found: list[ExampleInput] = []
-        missing = self.samples
+        parts = getattr(getattr(loader, "sampler", None), "num_replicas", 1) if self.all_processes else 1
+        missing = math.ceil(self.samples / parts)
         with seeded_epoch(loader, self.seed, 0, torch.device("cpu")):
             for batch in loader:
                 if missing <= 0:

@@ -35,6 +35,10 @@ class TrainingError(BootstrapNASError):
     """A training run that cannot go on, for example because its loss is not finite."""
 
 
+class DivergenceError(TrainingError):
+    """A loss or a gradient that is not finite; the weights are those before the step."""
+
+
 class ExportError(BootstrapNASError):
     """An export that failed or whose outputs differ from the super-network's by more than the tolerance."""
 

@@ -198,7 +198,7 @@ class BootstrapNASController:
         self.nncf_config = nncf_config
         training = config.training
         has_data = nncf_config.has_extra_struct(BNAdaptationInitArgs)
-        recalibrate = self.calibration(training.batchnorm_adaptation) if has_data else None
+        recalibrate = self.calibration(training.batchnorm_adaptation, all_processes=True) if has_data else None
         self.scheduler = TrainingScheduler(supernet, training, seed=config.seed, recalibrate=recalibrate)
         scheduler = self.scheduler
         distillation = Distillation(
@@ -211,11 +211,12 @@ class BootstrapNASController:
         """The model; it runs the active subnet."""
         return self.supernet.model
 
-    def calibration(self, config: BatchnormAdaptationConfig) -> Calibration | None:
+    def calibration(self, config: BatchnormAdaptationConfig, *, all_processes: bool = False) -> Calibration | None:
         """
         Returns what recalibrates norm statistics, ``None`` if nothing is to be recalibrated.
 
         :param config: From how many samples.
+        :param all_processes: Whether all processes do it together, as in training.
         :raises ConfigError: If the model has such statistics, and there is no data to compute them from.
         """
         if not self.nncf_config.has_extra_struct(BNAdaptationInitArgs):
@@ -228,7 +229,7 @@ class BootstrapNASController:
             )
             raise ConfigError(msg)
         source = self.nncf_config.get_extra_struct(BNAdaptationInitArgs)
-        return Calibration(source, config.num_bn_adaptation_samples, self.config.seed)
+        return Calibration(source, config.num_bn_adaptation_samples, self.config.seed, all_processes)
 
     def get_compression_state(self) -> dict[str, Any]:
         """Returns structure, active subnet and position in training; the weights are in ``model.state_dict()``."""

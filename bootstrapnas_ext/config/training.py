@@ -226,6 +226,11 @@ class TrainingConfig:
     :param lr_schedule: One learning-rate curve over all stages; each stage has its own if not given.
     :param optimization: How weights are changed.
     :param distillation: Whether and from what subnets learn in addition to the labels.
+    :param checkpoint_minutes: A checkpoint is written after this many minutes, beside that at the end of each epoch.
+    :param on_divergence: What happens when a loss or a gradient is not finite: "stop" ends the training with an error,
+        "restore" goes back to the last checkpoint and on from there at half the learning rate.
+    :param num_validation_subnets: How many random subnets are validated after each epoch, beside the maximum and the
+        minimum; always the same ones.
     """
 
     algorithm: Literal["progressive_shrinking"] = "progressive_shrinking"
@@ -239,6 +244,9 @@ class TrainingConfig:
     lr_schedule: LRScheduleConfig | None = None
     optimization: OptimizationConfig = field(default_factory=OptimizationConfig)
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
+    checkpoint_minutes: PositiveFloat = 10.0
+    on_divergence: Literal["stop", "restore"] = "stop"
+    num_validation_subnets: NonNegativeInt = 2
 
     @property
     def stages(self) -> tuple[StageConfig, ...]:

@@ -8,12 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bootstrapnas_ext import processes
 from bootstrapnas_ext.errors import DataError, ModelError
 from bootstrapnas_ext.inputs import as_input
 from bootstrapnas_ext.modes import evaluation_mode
 
 
-def top1_accuracy(module: nn.Module, loader: Iterable[tuple[Any, Tensor]], device: torch.device | str = "cpu") -> float:
+def top1_accuracy(
+    module: nn.Module,
+    loader: Iterable[tuple[Any, Tensor]],
+    device: torch.device | str = "cpu",
+    *,
+    all_processes: bool = False,
+) -> float:
     """
     Returns how often the largest output is the right class, in percent.
 
@@ -21,6 +28,7 @@ def top1_accuracy(module: nn.Module, loader: Iterable[tuple[Any, Tensor]], devic
     :param loader: Batches of inputs and class indices; inputs as in :func:`bootstrapnas_ext.inputs.as_input`, class
         indices of shape ``(batch,)``.
     :param device: Where the batches are moved to.
+    :param all_processes: Whether to count over the batches of all processes, which must all call this.
     :return: From 0 to 100.
     :raises DataError: If there is no sample, or a class index for which the model has no output.
     :raises ModelError: If the model's output is not a tensor of shape ``(batch, classes)``.
@@ -35,9 +43,12 @@ def top1_accuracy(module: nn.Module, loader: Iterable[tuple[Any, Tensor]], devic
             _check(logits, targets)
             correct += (logits.argmax(dim=1) == targets.to(device)).sum()
             total += len(targets)
-    if not total:
+    counts = torch.tensor([int(correct), total])
+    if all_processes:
+        processes.add_up(counts)
+    if not counts[1]:
         raise DataError("The data to measure accuracy on is empty; give at least one sample.")
-    return 100.0 * int(correct) / total
+    return 100.0 * int(counts[0]) / int(counts[1])
 
 
 def _check(logits: Any, targets: Tensor) -> None:

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bootstrapnas_ext import processes
 from bootstrapnas_ext.errors import DataError
 from bootstrapnas_ext.inputs import as_input
 from bootstrapnas_ext.modes import evaluation_mode
 
 
-def recalibrate_batchnorm(module: nn.Module, batches: Iterable[Any]) -> None:
+def recalibrate_batchnorm(module: nn.Module, batches: Iterable[Any], *, all_processes: bool = False) -> None:
     """
     Computes the running statistics of all batch norms anew, as the mean over some batches.
 
@@ -34,6 +35,7 @@ def recalibrate_batchnorm(module: nn.Module, batches: Iterable[Any]) -> None:
     :param module: A plain module, changed in place; modes and momentum of all parts are left as they were.
     :param batches: Inputs as in :func:`bootstrapnas_ext.inputs.as_input`, on the module's device. Batches of one
         sample are left out, because a norm after global pooling has no variance there.
+    :param all_processes: Whether to take the mean over the batches of all processes, which must all call this.
     :raises DataError: If there is no batch of two samples or more.
     """
     momenta = {part: part.momentum for part in module.modules() if _has_statistics(part)}
@@ -62,6 +64,9 @@ def recalibrate_batchnorm(module: nn.Module, batches: Iterable[Any]) -> None:
             handle.remove()
         for norm, momentum in momenta.items():
             norm.momentum = momentum
+    if all_processes:
+        for norm in momenta:
+            _average_over_processes(norm, elements[norm])
     if not elements:
         raise DataError("Norm statistics need at least one batch of two samples or more, but got none.")
 
@@ -73,6 +78,16 @@ def has_norm_statistics(module: nn.Module) -> bool:
     :param module: Any module.
     """
     return any(_has_statistics(part) for part in module.modules())
+
+
+@torch.no_grad()
+def _average_over_processes(norm: Any, elements: int) -> None:
+    """Takes the mean over all processes, weighted by how many elements each has seen."""
+    for statistic in (norm.running_mean, norm.running_var):
+        packed = torch.cat((statistic.double() * elements, statistic.new_full((1,), elements, dtype=torch.float64)))
+        processes.add_up(packed)
+        if packed[-1]:
+            statistic.copy_(packed[:-1] / packed[-1])
 
 
 def _has_statistics(part: nn.Module) -> bool:

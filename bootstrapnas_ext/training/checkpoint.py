@@ -14,7 +14,7 @@ from bootstrapnas_ext.errors import CheckpointError
 from bootstrapnas_ext.training.supernet_protocol import TrainableSupernet
 
 #: Stands in every checkpoint; a change of its contents changes the number.
-FORMAT = "bootstrapnas_ext training checkpoint 2"
+FORMAT = "bootstrapnas_ext training checkpoint 3"
 
 
 def save_checkpoint(path: Path, contents: dict[str, Any]) -> None:

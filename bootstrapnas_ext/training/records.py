@@ -6,24 +6,62 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class StepRecord:
+    """
+    One finished step.
+
+    :param loss: The sum of the losses of its passes; of several processes, their mean.
+    :param gradient_norm: The norm of all gradients together, before it is clipped.
+    """
+
+    loss: float
+    gradient_norm: float
+
+
+@dataclass(frozen=True)
+class EpochProgress:
+    """
+    How far an epoch is.
+
+    :param steps: How many steps are done.
+    :param loss: The sum of their losses.
+    """
+
+    steps: int = 0
+    loss: float = 0.0
+
+    def plus(self, step: StepRecord) -> EpochProgress:
+        """
+        Returns the progress after one more step.
+
+        :param step: The step.
+        """
+        return EpochProgress(self.steps + 1, self.loss + step.loss)
+
+
+@dataclass(frozen=True)
 class EpochRecord:
     """
     One finished epoch.
 
     :param epoch: The epoch, from 0.
     :param stage: Index of its stage.
+    :param steps: Number of steps of training that are done after it.
     :param loss: Mean loss of its steps.
     :param learning_rate: The learning rate of its last step.
     :param top1_maximum: Top-1 of the maximum subnet on the validation data, in percent.
     :param top1_minimum: Top-1 of the smallest subnet that the last stage trains, in percent.
+    :param top1_random: Top-1 of some random subnets of the last stage, always the same ones, in percent.
     """
 
     epoch: int
     stage: int
+    steps: int
     loss: float
     learning_rate: float
     top1_maximum: float
     top1_minimum: float
+    top1_random: tuple[float, ...] = ()
 
     @property
     def score(self) -> float:

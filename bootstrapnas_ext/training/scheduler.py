@@ -34,6 +34,7 @@ class TrainingScheduler:
     The subnets of a step depend on the seed, the number of the step and its stage alone, and with "attentive" on the
     estimates.
 
+    :ivar rate_factor: What the learning rates of the config are multiplied by; less than 1 after a divergence.
     :param supernet: The super-network.
     :param config: Stages, strategy and learning rate.
     :param seed: The seed of all subnets, not negative.
@@ -111,6 +112,7 @@ class TrainingScheduler:
         self._pass: Pass | None = None
         self._first_step_of_epoch = 0
         self._entered_stage = -1
+        self.rate_factor = 1.0
         if self._optimizer is not None:
             for group in self._optimizer.param_groups:
                 group["lr"] = self._own_rate
@@ -191,16 +193,23 @@ class TrainingScheduler:
 
     def get_state(self) -> dict[str, Any]:
         """Returns the position in training and what it depends on, as plain JSON values."""
-        return {"current_epoch": self._epoch, "current_step": self._step, "depends_on": self._depends_on()}
+        return {
+            "current_epoch": self._epoch,
+            "current_step": self._step,
+            "first_step_of_epoch": self._first_step_of_epoch,
+            "rate_factor": self.rate_factor,
+            "depends_on": self._depends_on(),
+        }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """
-        Goes to the position that :meth:`get_state` returned; the next call is :meth:`epoch_step`.
+        Goes to the position that :meth:`get_state` returned; the next call is :meth:`epoch_step`, or :meth:`step` to
+        go on in the midst of an epoch.
 
         :param state: The state of a scheduler with the same seed and the same config.
         :raises CheckpointError: If seed or config differ, or it is no such state.
         """
-        if missing := [key for key in ("current_epoch", "current_step", "depends_on") if key not in state]:
+        if missing := [key for key in self.get_state() if key not in state]:
             msg = f"The scheduler's state has no {missing[0]!r}; give what `get_state()` returned."
             raise CheckpointError(msg)
         for key, own in self._depends_on().items():
@@ -213,6 +222,8 @@ class TrainingScheduler:
                 raise CheckpointError(msg)
         self._epoch = state["current_epoch"]
         self._step = state["current_step"]
+        self._first_step_of_epoch = state["first_step_of_epoch"]
+        self.rate_factor = state["rate_factor"]
         self._entered_stage = self.current_stage if self._epoch >= 0 else -1
 
     def _begin(self, one: Pass) -> None:
@@ -251,7 +262,7 @@ class TrainingScheduler:
         fraction = (self._step - self._first_step_of_epoch) / self._steps_per_epoch
         rate = stage.learning_rate(self._epoch + min(fraction, 1.0), self._own_rate)
         for group in self._optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * self.rate_factor
 
 
 def _no_estimate(_: Subnet) -> float:

@@ -74,7 +74,7 @@ def test_damaged_file_is_refused_in_one_line(tmp_path: Path, keep: float) -> Non
 @pytest.mark.parametrize("contents", [{"weight": torch.ones(1)}, torch.ones(1), {"format": "other"}])
 def test_foreign_file_is_refused(tmp_path: Path, contents: Any) -> None:
     torch.save(contents, tmp_path / "weights.pt")
-    with pytest.raises(CheckpointError, match=r"weights\.pt must be a 'bootstrapnas_ext training checkpoint 2'"):
+    with pytest.raises(CheckpointError, match=r"weights\.pt must be a 'bootstrapnas_ext training checkpoint 3'"):
         load_checkpoint(tmp_path / "weights.pt")
 
 

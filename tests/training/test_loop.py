@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import io
 import os
+import random
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from bootstrapnas_ext.config import (
     DistillationConfig,
@@ -24,7 +27,7 @@ from bootstrapnas_ext.config import (
     StageConfig,
     TrainingConfig,
 )
-from bootstrapnas_ext.errors import CheckpointError, ConfigError, DataError, ModelError, TrainingError
+from bootstrapnas_ext.errors import CheckpointError, ConfigError, DataError, DivergenceError, ModelError, TrainingError
 from bootstrapnas_ext.space import Subnet
 from bootstrapnas_ext.training import (
     STRATEGIES,
@@ -52,7 +55,7 @@ STAGES = (
 )
 
 
-class KilledError(Exception):
+class KilledError(BaseException):
     """Stands for the end of the process."""
 
 
@@ -76,6 +79,7 @@ class Run:
     loader: Any = None
     optimizer: Callable[..., torch.optim.Optimizer] = SGD
     optimization: OptimizationConfig = field(default_factory=OptimizationConfig)
+    settings: dict[str, Any] = field(default_factory=dict)
     terminal: bool = False
     supernet: FakeSupernet = field(default_factory=FakeSupernet)
     input_model: TinyNet = field(default_factory=TinyNet)
@@ -90,6 +94,7 @@ class Run:
             schedule=schedule,
             distillation=distillation,
             optimization=self.optimization,
+            **self.settings,
         )
         scheduler = TrainingScheduler(self.supernet, config, seed=self.seed, recalibrate=adapt)
         distill = Distillation(self.supernet, self.input_model, distillation, lambda: scheduler.current_step)
@@ -104,7 +109,8 @@ class Run:
             self.optimizer(self.supernet.parameters()),
             loss=StepLoss(scheduler, distill),
             evaluate=self.evaluate or ExtractedAccuracy(partial(extract, self.supernet), adapt, top1),
-            optimization=self.optimization,
+            config=config,
+            description="the config",
         )
         console = Console(file=self.output, force_terminal=self.terminal, width=200)
         return trainer.run(self.folder, self.folder / "log", resume=resume, console=console)
@@ -165,16 +171,31 @@ def test_training_makes_small_subnets_work(tmp_path: Path, strategy: str, distil
 def test_minimum_is_that_of_the_last_stage(tmp_path: Path) -> None:
     seen = []
     stages = (StageConfig(train_dims=("kernel",)), StageConfig(train_dims=("kernel", "width"), width_indicator=3))
-    Run(tmp_path, stages=stages, evaluate=lambda subnet: float(seen.append(subnet) or 0))()
+    run = Run(tmp_path, stages=stages, evaluate=lambda subnet: float(seen.append(subnet) or 0))
+    run.settings = {"num_validation_subnets": 0}
+    run()
     minimum = Subnet({"kernel:stem": 1, "depth:body": 2, "width:stem": 8})
     assert seen == [SPACE.maximum, minimum, SPACE.maximum, minimum]
+
+
+def test_the_same_random_subnets_of_the_last_stage_are_validated_after_each_epoch(tmp_path: Path) -> None:
+    seen: list[Subnet] = []
+    stages = (StageConfig(train_dims=("kernel",)), StageConfig(train_dims=("kernel", "width")))
+    run = Run(tmp_path, stages=stages, evaluate=lambda subnet: seen.append(subnet) or float(len(seen)))
+    run.settings = {"num_validation_subnets": 6}
+    result = run()
+    first, second = seen[2:8], seen[10:]
+    assert first == second
+    assert len(set(first)) > 2
+    assert {subnet["depth:body"] for subnet in first} == {2}
+    assert result.history[0].top1_random == (3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
 
 
 def test_best_checkpoint_is_the_best_epoch_and_last_the_last(tmp_path: Path) -> None:
     scores = {0: (50.0, 20.0), 1: (90.0, 10.0), 2: (70.0, 60.0), 3: (80.0, 50.0), 4: (99.0, 11.0)}
     answers = iter([value for pair in scores.values() for value in pair])
     snapshots: list[dict[str, torch.Tensor]] = []
-    run = Run(tmp_path)
+    run = Run(tmp_path, settings={"num_validation_subnets": 0})
 
     def evaluate(subnet: Subnet) -> float:
         if subnet == SPACE.maximum:
@@ -198,6 +219,7 @@ def test_checkpoint_statistics_are_those_of_the_maximum(tmp_path: Path) -> None:
     torch.testing.assert_close(run.supernet.model.norm.running_var, expected.norm.running_var)
 
 
+@pytest.mark.parametrize("minutes", [1e-9, 10.0], ids=["each step", "each epoch"])
 @pytest.mark.parametrize("call", [8, 14, 20, 25])
 @pytest.mark.parametrize("optimizer", [SGD, ADAMW])
 @pytest.mark.parametrize(
@@ -210,6 +232,7 @@ def test_checkpoint_statistics_are_those_of_the_maximum(tmp_path: Path) -> None:
 )
 def test_resumed_training_ends_as_one_that_was_not_interrupted(
     tmp_path: Path,
+    minutes: float,
     call: int,
     optimizer: Callable[..., torch.optim.Optimizer],
     strategy: str,
@@ -220,6 +243,7 @@ def test_resumed_training_ends_as_one_that_was_not_interrupted(
     whole = make(tmp_path / "whole")
     expected = whole()
 
+    make.keywords["settings"] = {"checkpoint_minutes": minutes}
     killed = make(tmp_path / "killed")
     killed.criterion = break_at(call * calls)
     with pytest.raises(KilledError, match="killed"):
@@ -230,6 +254,93 @@ def test_resumed_training_ends_as_one_that_was_not_interrupted(
     assert_same_weights(weights(resumed.supernet), weights(whole.supernet))
     first, second = (load_checkpoint(run.folder / "best.pt") for run in (whole, resumed))
     assert_same_weights(first["supernet"]["weights"], second["supernet"]["weights"])
+
+
+class Noisy(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """Images with noise from every global generator."""
+
+    def __len__(self) -> int:
+        return len(IMAGES)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        noise = torch.randn(()) + random.random() + np.random.rand()
+        return IMAGES[index] + 0.1 * noise, LABELS[index]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_resumed_in_the_midst_of_an_epoch_random_numbers_go_on(tmp_path: Path, workers: int) -> None:
+    def make(name: str, call: int = 0, seed: int = 0) -> Run:
+        run = Run(tmp_path / name, STAGES[:1], settings={"checkpoint_minutes": 1e-9}, supernet=FakeSupernet(seed))
+        run.loader = DataLoader(Noisy(), batch_size=16, shuffle=True, num_workers=workers)
+        run.supernet.model.head.register_forward_pre_hook(lambda _, args: (F.dropout(args[0], 0.3),))
+        run.criterion = break_at(call)
+        return run
+
+    whole = make("whole")
+    expected = whole()
+    killed = make("killed", call=9)
+    with pytest.raises(KilledError, match="killed"):
+        killed()
+    for generator in (torch.rand, np.random.rand, lambda _: random.random()):
+        generator(3)
+    assert load_checkpoint(killed.folder / "last.pt")["progress"]["steps"] == 2
+    resumed = make("killed", seed=7)
+    assert resumed(resume=killed.folder / "last.pt") == expected
+    assert_same_weights(weights(resumed.supernet), weights(whole.supernet))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("call", [1, 5, 6, 7, 29])
+def test_a_signal_ends_the_training_after_its_step_is_saved(tmp_path: Path, number: signal.Signals, call: int) -> None:
+    whole = Run(tmp_path / "whole")
+    expected = whole()
+    calls = 0
+
+    def criterion(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            signal.raise_signal(number)
+        return F.cross_entropy(outputs, targets)
+
+    def ends(*_: Any) -> None:
+        raise KilledError
+
+    run = Run(tmp_path / "stopped", criterion=criterion)
+    before = signal.signal(number, ends)
+    try:
+        with pytest.raises(KilledError):
+            run()
+        assert signal.getsignal(number) is ends
+    finally:
+        signal.signal(number, before)
+    assert calls == call
+    assert load_checkpoint(run.folder / "last.pt")["scheduler"]["current_step"] == call - 1
+    assert f"{number.name}: stopped, and saved" in run.output.getvalue()
+    resumed = Run(run.folder, supernet=FakeSupernet(seed=7))
+    assert resumed(resume=run.folder / "last.pt") == expected
+    assert_same_weights(weights(resumed.supernet), weights(whole.supernet))
+
+
+def test_a_second_signal_acts_at_once(tmp_path: Path) -> None:
+    def criterion(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        return F.cross_entropy(outputs, targets)
+
+    with pytest.raises(KeyboardInterrupt):
+        Run(tmp_path, criterion=criterion)()
+    assert not (tmp_path / "last.pt").exists()
+
+
+@pytest.mark.parametrize("size", [8, 24])
+def test_other_batches_are_refused_in_the_midst_of_an_epoch(tmp_path: Path, size: int) -> None:
+    killed = Run(tmp_path, criterion=break_at(3), settings={"checkpoint_minutes": 1e-9})
+    with pytest.raises(KilledError, match="killed"):
+        killed()
+    other = Run(tmp_path, loader=DataLoader(TensorDataset(IMAGES, LABELS), batch_size=size, shuffle=True))
+    with pytest.raises(CheckpointError, match=rf"of 6 steps in 1 processes, but here an epoch has {96 // size} steps"):
+        other(resume=tmp_path / "last.pt")
 
 
 def test_resuming_a_finished_training_changes_nothing(tmp_path: Path) -> None:
@@ -404,6 +515,7 @@ def test_average_begins_anew_where_channels_move(tmp_path: Path) -> None:
     run = Run(tmp_path, optimization=OptimizationConfig(ema_decay=0.999999))
     seen: list[torch.Tensor] = []
     run.evaluate = lambda subnet: float(seen.append(run.supernet.model.stem.weight.detach().clone()) or 0)
+    run.settings = {"num_validation_subnets": 0}
     own = run.supernet.reorganize
     run.supernet.reorganize = lambda: (own(), moved.append(run.supernet.model.stem.weight.detach().clone()))  # type: ignore[method-assign]
     moved: list[torch.Tensor] = []
@@ -428,27 +540,34 @@ def test_without_a_terminal_there_is_a_line_an_epoch(tmp_path: Path) -> None:
     lines = run.output.getvalue().splitlines()
     assert len(lines) == 5
     assert lines[2].startswith("epoch 3/5  stage 2/2 (kernel, depth, width)  lr 0.0")
-    assert lines[2].endswith("top-1 of maximum 75.00 %, of minimum 75.00 %")
+    assert lines[2].endswith("top-1 of maximum 75.00 %, of minimum 75.00 %, of random ones 75.00, 75.00 %")
 
 
-def test_scalars_are_written_each_epoch_and_not_twice_after_a_resume(tmp_path: Path) -> None:
+def test_scalars_are_written_once_also_after_a_resume(tmp_path: Path) -> None:
     run = Run(tmp_path, criterion=break_at(20))
     with pytest.raises(KilledError, match="killed"):
         run()
     result = Run(tmp_path)(resume=tmp_path / "last.pt")
-    events = EventAccumulator(str(tmp_path / "log")).Reload()
-    expected = {
-        "train/loss": "loss",
-        "train/learning_rate": "learning_rate",
-        "train/stage": "stage",
-        "validation/top1_maximum": "top1_maximum",
-        "validation/top1_minimum": "top1_minimum",
+    events = EventAccumulator(str(tmp_path / "log"), size_guidance={"scalars": 0}).Reload()
+    of_epochs = {
+        "train/loss_of_epoch": [record.loss for record in result.history],
+        "train/epoch": [record.epoch + 1 for record in result.history],
+        "train/stage": [record.stage + 1 for record in result.history],
+        "validation/top1_maximum": [record.top1_maximum for record in result.history],
+        "validation/top1_minimum": [record.top1_minimum for record in result.history],
+        "validation/top1_random_1": [record.top1_random[0] for record in result.history],
+        "validation/top1_random_2": [record.top1_random[1] for record in result.history],
     }
-    assert set(events.Tags()["scalars"]) == set(expected)
-    for tag, name in expected.items():
-        scalars = events.Scalars(tag)
-        assert [scalar.step for scalar in scalars] == [0, 1, 2, 3, 4]
-        assert [scalar.value for scalar in scalars] == pytest.approx([getattr(r, name) for r in result.history])
+    of_steps = {"train/loss", "train/gradient_norm", "train/learning_rate"}
+    assert set(events.Tags()["scalars"]) == of_steps | set(of_epochs)
+    for tag, values in of_epochs.items():
+        assert [scalar.step for scalar in events.Scalars(tag)] == [6, 12, 18, 24, 30]
+        assert [scalar.value for scalar in events.Scalars(tag)] == pytest.approx(values)
+    for tag in of_steps:
+        assert [scalar.step for scalar in events.Scalars(tag)] == list(range(1, 31))
+    losses = [scalar.value for scalar in events.Scalars("train/loss")]
+    assert sum(losses[:6]) / 6 == pytest.approx(result.history[0].loss)
+    assert b"the config" in events.Tensors("config/text_summary")[0].tensor_proto.string_val[0]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -461,12 +580,91 @@ def test_loss_that_is_not_finite_names_step_and_subnet(tmp_path: Path, value: fl
         return F.cross_entropy(outputs, targets) * (value if calls == 15 else 1.0)
 
     run = Run(tmp_path, criterion=criterion)
-    match = rf"is {value} in step 15 \(epoch 3 of 5, stage 2 of 2, learning rate 0\.\d+\) of the subnet .*'width:stem'"
-    with pytest.raises(TrainingError, match=match):
+    match = (
+        rf"Step 15 \(epoch 3 of 5, stage 2 of 2, learning rate 0\.\d+\) must have a finite loss, but got {value} with "
+        r"the subnet .*'width:stem'.* The last good checkpoint is .*last\.pt"
+    )
+    with pytest.raises(DivergenceError, match=match):
         run()
     assert len(load_checkpoint(tmp_path / "last.pt")["history"]) == 2
     for parameter in run.supernet.parameters():
         assert bool(parameter.isfinite().all())
+
+
+def test_a_gradient_that_is_not_finite_leaves_the_weights_as_they_were(tmp_path: Path) -> None:
+    calls = 0
+
+    def criterion(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        loss = F.cross_entropy(outputs, targets)
+        return loss + (outputs * 0).sum().sqrt() if calls == 4 else loss  # the slope of a root at 0
+
+    run = Run(tmp_path, criterion=criterion)
+    with pytest.raises(DivergenceError, match=r"Step 4 .* finite gradient norm, but got nan .* There is no checkpoint"):
+        run()
+    for parameter in run.supernet.parameters():
+        assert bool(parameter.isfinite().all())
+
+
+@pytest.mark.parametrize(("minutes", "back_to"), [(1e-9, 14), (10.0, 12)])
+def test_after_a_divergence_training_goes_on_from_the_last_checkpoint_at_half_the_rate(
+    tmp_path: Path, minutes: float, back_to: int
+) -> None:
+    rates: list[float] = []
+    run = Run(tmp_path, settings={"on_divergence": "restore", "checkpoint_minutes": minutes})
+
+    def criterion(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        rates.append(optimizers[0].param_groups[0]["lr"])
+        return F.cross_entropy(outputs, targets) * (float("nan") if len(rates) == 15 else 1.0)
+
+    optimizers: list[torch.optim.Optimizer] = []
+    run.optimizer = lambda parameters: optimizers.append(SGD(parameters)) or optimizers[0]
+    run.criterion = criterion
+    result = run()
+    assert len(rates) == 31 + (14 - back_to)
+    assert rates[15] == pytest.approx(rates[back_to] / 2)
+    assert result.history[-1].steps == 30
+    assert f"Going back to step {back_to}, the last checkpoint, and on at 0.5 of" in run.output.getvalue()
+    assert load_checkpoint(tmp_path / "last.pt")["scheduler"]["rate_factor"] == 0.5
+    steps = [scalar.step for scalar in EventAccumulator(str(tmp_path / "log")).Reload().Scalars("train/loss")]
+    assert steps == list(range(1, 31))
+
+
+def test_a_divergence_before_the_first_checkpoint_goes_back_to_the_start(tmp_path: Path) -> None:
+    calls = 0
+
+    def criterion(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return F.cross_entropy(outputs, targets) * (float("inf") if calls == 3 else 1.0)
+
+    run = Run(tmp_path, STAGES[:1], criterion=criterion, settings={"on_divergence": "restore"})
+    assert run().history[-1].steps == 12
+    assert calls == 3 + 12
+
+
+def test_a_training_that_always_diverges_gives_up(tmp_path: Path) -> None:
+    run = Run(tmp_path, settings={"on_divergence": "restore"})
+    run.criterion = lambda outputs, targets: F.cross_entropy(outputs, targets) * float("nan")
+    with pytest.raises(DivergenceError, match=r"Step 1 .*The last good checkpoint is"):
+        run()
+    assert run.output.getvalue().count("Going back") == 10
+
+
+def test_a_subnet_that_breaks_in_the_loss_names_itself(tmp_path: Path) -> None:
+    def criterion(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        if run.supernet.active["width:stem"] == 4:
+            msg = "four is too few"
+            raise ValueError(msg)
+        return F.cross_entropy(outputs, targets)
+
+    run = Run(tmp_path, criterion=criterion)
+    with pytest.raises(
+        TrainingError, match=r"cannot be trained: ValueError: four is too few.*'width:stem': 4}"
+    ) as info:
+        run()
+    assert isinstance(info.value.__cause__, ValueError)
 
 
 def refused(run: Run, error: type[Exception], match: str) -> None:

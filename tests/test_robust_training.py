@@ -1,0 +1,65 @@
+"""Trainings that are killed, and trainings in two processes: each in processes of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def start(arguments: list[str], **environment: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment}
+    return subprocess.Popen(
+        [sys.executable, "-m", *arguments], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+    )
+
+
+def result_of(process: subprocess.Popen[str]) -> list[Any]:
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0
+    return [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+
+
+def test_a_killed_training_goes_on_as_if_it_had_not_been_killed(tmp_path: Path) -> None:
+    whole = start(["tests.run_training", str(tmp_path / "whole")])
+    folder = str(tmp_path / "killed")
+    for death in (["--kill-at", "39"], ["--kill-while-saving", "4"]):
+        killed = start(["tests.run_training", folder, *death])
+        killed.communicate(timeout=240)
+        assert killed.returncode == -signal.SIGKILL
+    (resumed,) = result_of(start(["tests.run_training", folder]))
+    (expected,) = result_of(whole)
+    assert resumed == expected
+    assert [record["steps"] for record in resumed["history"]] == [6, 12, 18]
+
+
+def test_two_processes_train_as_one_with_twice_the_batch(tmp_path: Path) -> None:
+    one = start(["tests.run_training", str(tmp_path / "one")], ALONE="no")
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "tests.run_training"]
+    first, second = result_of(start([*launcher, str(tmp_path / "two")], ALONE="no"))
+    (expected,) = result_of(one)
+    assert first["weights"] == second["weights"]
+    assert first["history"] == second["history"]
+    for mine, other in zip(first["history"], expected["history"], strict=True):
+        assert mine["loss"] == pytest.approx(other["loss"], rel=1e-4)
+        for name in ("top1_maximum", "top1_minimum"):
+            assert mine[name] == pytest.approx(other[name], abs=1.1)  # one image at the border
+    for name, values in expected["weights"].items():
+        assert flat(first["weights"][name]) == pytest.approx(flat(values), rel=1e-3, abs=1e-4)
+    assert first["statistics"] == second["statistics"]
+    assert first["top1"] == second["top1"]
+    assert flat(first["statistics"][0]) == pytest.approx(flat(expected["statistics"][0]), rel=1e-4)
+    assert {path.name for path in (tmp_path / "two" / "checkpoints").iterdir()} == {"last.pt", "best.pt"}
+    assert len(list((tmp_path / "two" / "tensorboard").iterdir())) == 1
+
+
+def flat(values: Any) -> list[float]:
+    return [values] if not isinstance(values, list) else [number for value in values for number in flat(value)]
