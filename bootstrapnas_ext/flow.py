@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from torch import Tensor, nn
 
-from bootstrapnas_ext import _nncf
+from bootstrapnas_ext import _nncf, processes
 from bootstrapnas_ext.calibration import Calibration
 from bootstrapnas_ext.config import (
     BatchnormAdaptationConfig,
@@ -107,7 +107,8 @@ def create_compressed_model(
         example = ExampleInput(*wrap_inputs_fn(example.args, example.kwargs))
     device = next((parameter.device for parameter in model.parameters()), None)
     controller = builder(model, nncf_config, example if device is None else example.to(device), compression_state)
-    if dump_graphs and "log_dir" in nncf_config and isinstance(controller, BootstrapNASController):
+    is_writer = dump_graphs and "log_dir" in nncf_config and processes.rank() == 0
+    if is_writer and isinstance(controller, BootstrapNASController):
         try:
             write_dot(controller.supernet.graph, Path(nncf_config["log_dir"]) / "original_graph.dot")
         except BaseException:

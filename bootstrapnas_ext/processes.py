@@ -5,6 +5,8 @@ Where ``torch.distributed`` is not initialized there is one process, and every f
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -76,6 +78,16 @@ def wait_for_all() -> None:
     """Returns when all processes are here."""
     if count() > 1:
         dist.barrier()
+
+
+@contextmanager
+def first_before_others() -> Iterator[None]:
+    """A context that the first process goes through before the others do."""
+    if rank():
+        wait_for_all()
+    yield
+    if not rank():
+        wait_for_all()
 
 
 def _device() -> torch.device:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from rich.console import Console
 
-from bootstrapnas_ext import BootstrapNASError
+from bootstrapnas_ext import BootstrapNASError, processes
 from bootstrapnas_ext.errors import ConfigError
 from samples.classification.exporting import export_chosen
 from samples.classification.pipeline import Pipeline
@@ -19,6 +24,11 @@ from samples.classification.settings import effective_config
 
 USER_ERROR = 2
 INTERRUPTED = 130
+TERMINATED = 143
+
+
+class TerminatedError(KeyboardInterrupt):
+    """SIGTERM, as what lets a program clean up after itself."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -36,16 +46,23 @@ def exit_code(program: Callable[[], None], when_interrupted: str) -> int:
 
     :param program: What to run.
     :param when_interrupted: What the user can do after ctrl-C.
-    :return: 0, or 2 for a user's mistake, or 130 if the user interrupted it.
+    :return: 0, or 2 for a user's mistake, or 130 if the user interrupted it, or 143 after SIGTERM.
     """
+
+    def terminate(*_: object) -> None:
+        raise TerminatedError
+
+    before = signal.signal(signal.SIGTERM, terminate)
     try:
         program()
     except BootstrapNASError as error:
         print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print(f"Interrupted. {when_interrupted}", file=sys.stderr)
-        return INTERRUPTED
+        return TERMINATED if isinstance(error, TerminatedError) else INTERRUPTED
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return 0
 
 
@@ -57,27 +74,55 @@ def run(arguments: Sequence[str]) -> None:
     :raises BootstrapNASError: If the user has to change something.
     """
     options = _parser().parse_args(arguments)
-    folder, modes = RunFolder(options.output_dir), options.mode
-    folder.check(modes, resume=options.resume)
+    with _processes(options.device) as device:
+        _run(options, device)
+
+
+def _run(options: argparse.Namespace, device: torch.device) -> None:
+    folder, modes, is_first = RunFolder(options.output_dir), options.mode, processes.rank() == 0
+    if is_first:
+        folder.check(modes, resume=options.resume)
     config = effective_config(
         options.config, folder.config, weights=options.weights, data=options.data, seed=options.seed
     )
-    device = _device(options.device)
-    folder.make()
-    pipeline = Pipeline(config, folder, device, Console())
-    pipeline.prepare()
+    processes.wait_for_all()  # all have read the folder as it was
+    with processes.first_before_others():
+        folder.make()
+        pipeline = Pipeline(config, folder, device, Console(quiet=not is_first))
+        pipeline.prepare()
     with folder.timed("build"):
         controller = pipeline.build()
-    controller.supernet.summary()
+    if is_first:
+        controller.supernet.summary()
     if TRAIN in modes:
         with folder.timed(TRAIN):
             pipeline.train(controller, resume=options.resume)
+    if not is_first:
+        return
     pipeline.load(controller)
     if SEARCH in modes:
         with folder.timed(SEARCH):
             pipeline.search(controller, resume=options.resume)
     if EXPORT in modes:
         export_chosen(pipeline, controller)
+
+
+@contextmanager
+def _processes(kind: str) -> Iterator[torch.device]:
+    """Joins the processes that ``torchrun`` has started, if it has, and gives the device of this one."""
+    device = _device(kind)
+    if "LOCAL_RANK" not in os.environ:
+        yield device
+        return
+    if kind == "cuda":
+        device = torch.device(kind, int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    # The others wait while the first one trains an input model.
+    dist.init_process_group("nccl" if kind == "cuda" else "gloo", timeout=timedelta(days=7))
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -15,9 +15,10 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, TensorDataset
 from torchvision import datasets, transforms
 
+from bootstrapnas_ext import processes
 from bootstrapnas_ext.errors import DataError
 from samples.classification.settings import AugmentConfig, Settings
 
@@ -94,7 +95,7 @@ class _Transformed(Dataset[tuple[Tensor, int]]):
 
 class Loaders:
     """
-    The data loaders of a run.
+    The data loaders of a run. Of several processes, each trains on its part.
 
     :param settings: Of the run. The images are read when a loader is first asked for.
     :raises DataError: If the data is missing, empty or does not fit the settings.
@@ -112,17 +113,26 @@ class Loaders:
         dataset = _Transformed(self._split.train, self._transform(self._settings.augment))
         size = self._settings.batch_size
         # Norms cannot train on a last batch of one image.
-        return self._loader(dataset, size, shuffle=True, drop_last=len(dataset) % size == 1)
+        drop_last = math.ceil(len(dataset) / processes.count()) % size == 1
+        return self._loader(dataset, size, drop_last=drop_last, **self._shuffled(dataset))
 
     @cached_property
     def calibration(self) -> DataLoader[Any]:
         """The training images for norm statistics: shuffled, without augmentation."""
-        return self._loader(_Transformed(self._split.train, self._transform()), self._settings.batch_size, shuffle=True)
+        dataset = _Transformed(self._split.train, self._transform())
+        return self._loader(dataset, self._settings.batch_size, **self._shuffled(dataset))
 
     @cached_property
     def validation(self) -> DataLoader[Any]:
         """What the search sees."""
         return self._evaluation(self._split.validation)
+
+    @cached_property
+    def own_validation(self) -> DataLoader[Any]:
+        """What of it a process measures, where all together measure it."""
+        part = self._split.validation
+        own = part.indices[processes.rank() :: processes.count()]
+        return self.validation if processes.count() == 1 else self._evaluation(Part(part.images, own))
 
     @cached_property
     def test(self) -> DataLoader[Any]:
@@ -137,6 +147,11 @@ class Loaders:
                 TensorDataset(torch.stack(images), torch.tensor(targets)), self._settings.batch_size_val
             )
         return self._loader(dataset, self._settings.batch_size_val)
+
+    def _shuffled(self, dataset: Dataset[Any]) -> dict[str, Any]:
+        if processes.count() == 1:
+            return {"shuffle": True}
+        return {"sampler": DistributedSampler(dataset, seed=self._settings.seed)}
 
     def _loader(self, dataset: Dataset[Any], batch_size: int, **options: Any) -> DataLoader[Any]:
         workers = 0 if isinstance(dataset, TensorDataset) else self._settings.workers

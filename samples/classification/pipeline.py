@@ -11,6 +11,7 @@ from rich.console import Console
 from torch import nn
 
 import bootstrapnas_ext as bnas
+from bootstrapnas_ext import processes
 from bootstrapnas_ext.algorithms import SearchResult, summarize
 from bootstrapnas_ext.config import BootstrapNASConfig
 from bootstrapnas_ext.deployment import Deployed
@@ -58,7 +59,8 @@ class Pipeline:
         model = self._create()
         if self.folder.input_model.is_file():
             load_weights(model, self.folder.input_model)
-            write_json(self.folder.config, self.config)
+            if processes.rank() == 0:
+                write_json(self.folder.config, self.config)
             return
         trained = self._load_given_weights(model)
         bnas.Supernet(copy.deepcopy(model), from_input_info(self.nas.input_info), self.nas.training.elasticity)
@@ -87,7 +89,7 @@ class Pipeline:
         smoothing = optimizer.label_smoothing
         bnas.EpochBasedTrainingAlgorithm.from_config(controller, self.config).run(
             self.loaders.train,
-            self.loaders.validation,
+            self.loaders.own_validation,
             create_optimizer(controller.model.named_parameters(), optimizer),
             self.folder.path,
             criterion=nn.CrossEntropyLoss(label_smoothing=smoothing)

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from bootstrapnas_ext import processes
 from bootstrapnas_ext.algorithms import PLOT, TRIALS
 from bootstrapnas_ext.errors import CheckpointError
 from bootstrapnas_ext.training import BEST
@@ -86,7 +87,9 @@ class RunFolder:
                 pass
 
     def keep_best_checkpoint(self) -> None:
-        """Makes the best checkpoint of the training the super-network of the run."""
+        """Makes the best checkpoint of the training the super-network of the run; the first process does."""
+        if processes.rank():
+            return
         partial = self.supernet.with_name(f"{self.supernet.name}.partial")
         with _writing(self.supernet):
             shutil.copyfile(self._best_checkpoint, partial)
@@ -97,8 +100,13 @@ class RunFolder:
         """
         Measures how long a part of the run takes, and adds it to what it took before: an interrupted part may go on.
 
+        Of several processes, the first one does.
+
         :param name: Of the part.
         """
+        if processes.rank():
+            yield
+            return
         start = time.perf_counter()
         try:
             yield

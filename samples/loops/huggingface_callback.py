@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ class SupernetCallback(TrainerCallback):
 
     def __init__(self, controller: bnas.BootstrapNASController) -> None:
         self._controller = controller
-        self._passes: Any = ()
+        self._passes: Any = None
 
     def join(self, trainer: Trainer) -> None:
         """
@@ -48,8 +49,14 @@ class SupernetCallback(TrainerCallback):
         trainer.add_callback(self)
         own_step, own_loss = trainer.training_step, trainer.compute_loss
 
-        def training_step(*args: Any, **kwargs: Any) -> Tensor:
-            return torch.stack([own_step(*args, **kwargs) for _ in self._passes]).sum()
+        def training_step(model: nn.Module, inputs: Any, *args: Any, **kwargs: Any) -> Tensor:
+            if self._passes is None:  # the first batch of a step
+                self._passes = self._controller.scheduler.step(estimate=partial(estimate, model, inputs))
+            return torch.stack([own_step(model, inputs, *args, **kwargs) for _ in self._passes]).sum()
+
+        def estimate(model: nn.Module, inputs: Any, subnet: bnas.Subnet) -> float:  # for the strategy "attentive"
+            with torch.no_grad(), self._controller.supernet.activate(subnet):
+                return float(own_loss(model, trainer._prepare_inputs(inputs)))
 
         def compute_loss(model: nn.Module, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
             result = own_loss(model, inputs, return_outputs, **kwargs)
@@ -61,7 +68,7 @@ class SupernetCallback(TrainerCallback):
         self._controller.scheduler.epoch_step()
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
-        self._passes = self._controller.scheduler.step()
+        self._passes = None
 
     def on_epoch_end(self, *_: Any, **__: Any) -> None:
         self._controller.multi_elasticity_handler.activate_maximum_subnet()
@@ -90,10 +97,10 @@ def cross_entropy(outputs: Any, labels: Tensor, num_items_in_batch: int | None =
     return F.cross_entropy(outputs["logits"], labels)
 
 
-def supernet_of(model: nn.Module) -> bnas.BootstrapNASController:
+def supernet_of(model: nn.Module, strategy: str) -> bnas.BootstrapNASController:
     """Makes a super-network of a transformer, with fewer heads and narrower layers, and returns its controller."""
     training = {
-        "strategy": "sandwich",
+        "strategy": strategy,
         "schedule": {"list_stage_descriptions": [{"epochs": 2}]},
         "elasticity": {"available_elasticity_dims": ["width"], "width": {"width_multipliers": [1, 0.5]}},
     }
@@ -104,7 +111,7 @@ def supernet_of(model: nn.Module) -> bnas.BootstrapNASController:
     return controller
 
 
-def main() -> dict[str, float]:
+def main(strategy: str = "sandwich") -> dict[str, float]:
     """Trains a small BERT, and returns and prints the accuracy of two subnets."""
     torch.manual_seed(0)
     settings = BertConfig(
@@ -119,7 +126,7 @@ def main() -> dict[str, float]:
         attention_probs_dropout_prob=0.0,
     )
     model = BertForSequenceClassification(settings).eval()
-    controller = supernet_of(model)
+    controller = supernet_of(model, strategy)
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
             output_dir=folder,

@@ -43,8 +43,12 @@ class SupernetCallback(Callback):
 
         @wraps(own_step)  # Lightning looks at the signature
         def training_step(*args: Any, **kwargs: Any) -> Tensor:
-            losses = [self._controller.loss(own_step(*args, **kwargs)) for _ in self._controller.scheduler.step()]
-            return torch.stack(losses).sum()
+            def estimate(subnet: bnas.Subnet) -> float:  # for the strategy "attentive"
+                with torch.no_grad(), self._controller.supernet.activate(subnet):
+                    return float(own_step(*args, **kwargs))
+
+            passes = self._controller.scheduler.step(estimate=estimate)
+            return torch.stack([self._controller.loss(own_step(*args, **kwargs)) for _ in passes]).sum()
 
         pl_module.training_step = training_step  # type: ignore[method-assign]
 

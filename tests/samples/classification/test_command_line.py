@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -191,3 +192,19 @@ def test_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "error: Do it.\nInterrupted. Later.\n"
     with pytest.raises(ZeroDivisionError, match="defect"):
         exit_code(fail(ZeroDivisionError("defect")), "Later.")
+
+
+def test_sigterm_lets_a_program_clean_up(capsys: pytest.CaptureFixture[str]) -> None:
+    cleaned = []
+
+    def program() -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            cleaned.append(True)
+
+    before = signal.getsignal(signal.SIGTERM)
+    assert exit_code(program, "Later.") == 143
+    assert cleaned == [True]
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert capsys.readouterr().err == "Interrupted. Later.\n"

@@ -48,6 +48,31 @@ def test_folder_of_a_run(finished: Path) -> None:
     assert Path(config["dataset_dir"]).is_absolute()
 
 
+def test_training_in_two_processes(tmp_path: Path) -> None:
+    config = write_config(tmp_path / "config.json", log_dir=str(tmp_path / "log"))
+    run = tmp_path / "run"
+    command = [
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        str(ROOT / "samples/classification/main.py"),
+    ]
+    process = subprocess.run(
+        [sys.executable, "-m", *command, "--config", config, "--output-dir", run, "--mode", "train"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.count("epoch 2/2") == 2, "of the input model and of the super-network, once each"
+    names = {path.name for path in run.iterdir()}
+    assert names == {"checkpoints", "config.json", "input_model.pt", "supernet.pt", "tensorboard", "timing.json"}
+    history = torch.load(run / "checkpoints" / "last.pt", weights_only=True)["history"]
+    assert history[-1]["steps"] == 2 * 6, "an epoch of 719 images has 6 batches of 64 in each of two processes"
+
+
 def test_summary(finished: Path) -> None:
     summary = json.loads((finished / "summary.json").read_text(encoding="utf-8"))
     record = read_search(finished / "trials.db")

@@ -41,20 +41,24 @@ def test_plain_pytorch_by_other_strategies(strategy: str, monkeypatch: pytest.Mo
 
 
 @pytest.mark.filterwarnings("ignore")  # of Lightning and what it imports
-def test_lightning_callback() -> None:
+@pytest.mark.parametrize("strategy", ["sandwich", "attentive"])
+def test_lightning_callback(strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("lightning", reason="lightning is not installed")
     from samples.loops import lightning_callback
+
+    monkeypatch.setitem(digits.TRAINING, "strategy", strategy)
 
     assert min(lightning_callback.main().values()) > 80
 
 
 @pytest.mark.filterwarnings("ignore")  # of transformers and what it imports
-def test_huggingface_callback() -> None:
+@pytest.mark.parametrize("strategy", ["sandwich", "attentive"])
+def test_huggingface_callback(strategy: str) -> None:
     for name in ("transformers", "accelerate"):
         pytest.importorskip(name, reason=f"{name} is not installed")
     from samples.loops import huggingface_callback
 
-    assert min(huggingface_callback.main().values()) > 60
+    assert min(huggingface_callback.main(strategy).values()) > 60
 
 
 def test_examples_can_be_started_as_programs() -> None:
