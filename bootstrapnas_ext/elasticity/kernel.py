@@ -201,8 +201,7 @@ class CropHook(PortHook):
         for smaller, extents in self.extents.items():
             if smaller != first:
                 centre = _centre(value, extents)
-                matrix = self.matrices[str(smaller)].to(value.dtype)
-                value = (centre.flatten(2) @ matrix).view(centre.shape)
+                value = _transformed(centre, self.matrices[str(smaller)].to(value))
             if smaller == size:
                 break
         return value
@@ -230,3 +229,8 @@ def _centre(weight: Tensor, extents: Sequence[int]) -> Tensor:
     for dim, extent in enumerate(extents, start=2):
         weight = weight.narrow(dim, (weight.shape[dim] - extent) // 2, extent)
     return weight
+
+
+def _transformed(centre: Tensor, matrix: Tensor) -> Tensor:
+    """Returns a kernel times a matrix; a product of matrices of one item would take several times as long."""
+    return centre * matrix if matrix.numel() == 1 else (centre.flatten(2) @ matrix).view(centre.shape)
