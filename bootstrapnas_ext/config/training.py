@@ -179,9 +179,11 @@ class DistillationConfig:
             yield Violation(
                 ("temperature",), f'has no effect with `loss` "mse", but got {self.temperature}; remove one of them'
             )
-        if self.features and self.source == "none":
+        if self.features and self.source in (None, "none"):
             yield Violation(
-                ("features",), f'need a teacher, but `source` is "none" and got {list(self.features)}; remove one'
+                ("features",),
+                f'need a `source` that is "input_model" or "maximum", but got {list(self.features)} and '
+                f"{'none' if self.source is None else repr(self.source)}; give one, or remove them",
             )
 
 

@@ -43,7 +43,7 @@ def search_progress(
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
     )
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("", total=total)
@@ -70,6 +70,7 @@ def _lines(total: int, objectives: Sequence[Objective], console: Console) -> Cal
             console.print(
                 f"search {done}/{total}, about {left:.0f} s left, {text}",
                 soft_wrap=True,
+                markup=False,
             )
 
     return on_trial

@@ -105,6 +105,6 @@ def _check(plan: SearchPlan, measurement: Measurement) -> None:
         if not math.isfinite(measurement.values[objective.name]):
             msg = (
                 f"Every objective must be finite, but {objective.name} is {measurement.values[objective.name]}; check "
-                "what measures it and the weights of the super-network, then go on with --resume."
+                "what measures it and the weights of the super-network, then go on (`resume=True`, --resume)."
             )
             raise BootstrapNASError(msg)

@@ -81,7 +81,7 @@ def load_checkpoint(path: Path, keys: Iterable[str] = ()) -> dict[str, Any]:
     return contents
 
 
-def load_supernet(supernet: TrainableSupernet, path: Path) -> None:
+def load_supernet(supernet: TrainableSupernet, path: str | Path) -> None:
     """
     Loads the super-network of a checkpoint, for example the best one after training.
 
@@ -89,7 +89,7 @@ def load_supernet(supernet: TrainableSupernet, path: Path) -> None:
     :param path: A checkpoint of :class:`bootstrapnas_ext.training.Trainer`.
     :raises CheckpointError: If the checkpoint is missing, damaged or of another super-network.
     """
-    restore_supernet(supernet, load_checkpoint(path, ("supernet",)), path)
+    restore_supernet(supernet, load_checkpoint(Path(path), ("supernet",)), Path(path))
 
 
 def restore_supernet(supernet: TrainableSupernet, contents: Mapping[str, Any], path: Path) -> None:

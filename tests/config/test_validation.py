@@ -220,7 +220,11 @@ def test_rules_of_elasticity(block: dict[str, Any], line: str) -> None:
         ),
         (
             {"distillation": {"source": "none", "features": ["layer1"]}},
-            "distillation.features: need a teacher, but `source` is \"none\" and got ['layer1']",
+            "or \"maximum\", but got ['layer1'] and 'none'; give one, or remove them",
+        ),
+        (
+            {"distillation": {"features": ["layer1"]}},
+            'distillation.features: need a `source` that is "input_model" or "maximum", but got [\'layer1\'] and none',
         ),
         (
             {"distillation": {"source": "input_model", "features": ["a"]}, "stages": [{"reorg_weights": True}]},
