@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -83,7 +83,6 @@ class EpochBasedTrainingAlgorithm:
         *,
         criterion: Callable[[Any, Tensor], Tensor] | None = None,
         resume: bool = False,
-        bf16: bool | None = None,
         estimate: Callable[[Subnet], float] | None = None,
         console: Console | None = None,
     ) -> TrainingResult:
@@ -101,7 +100,6 @@ class EpochBasedTrainingAlgorithm:
         :param criterion: The loss of outputs and targets; cross entropy with the config's ``label_smoothing`` if not
             given.
         :param resume: Whether to go on from ``checkpoints/last.pt``, if it is there. Without, none may be there.
-        :param bf16: Whether to run forward passes under autocast to bfloat16; as the config says if not given.
         :param estimate: A subnet to how large its loss is, for the strategy "attentive"; the loss on the batch of the
             step if not given.
         :param console: Where progress is shown; standard error if not given.
@@ -116,8 +114,6 @@ class EpochBasedTrainingAlgorithm:
                 f"own, but got {optimization.label_smoothing} and a `criterion`; remove one of them."
             )
             raise ConfigError(msg)
-        if bf16 is not None:
-            training = replace(training, optimization=replace(optimization, bf16=bf16))
         evaluate = ExtractedAccuracy(
             extract=partial(extract, supernet),
             recalibrate=controller.calibration(training.batchnorm_adaptation, all_processes=True) or _leave,

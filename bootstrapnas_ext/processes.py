@@ -12,6 +12,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from bootstrapnas_ext.errors import BootstrapNASError
+
 
 def count() -> int:
     """Returns the number of processes."""
@@ -82,12 +84,26 @@ def wait_for_all() -> None:
 
 @contextmanager
 def first_before_others() -> Iterator[None]:
-    """A context that the first process goes through before the others do."""
+    """
+    A context that the first process goes through before the others do.
+
+    :raises BootstrapNASError: In all of them, if the first one fails with it.
+    """
     if rank():
-        wait_for_all()
-    yield
-    if not rank():
-        wait_for_all()
+        _raise_if_any(None)
+        yield
+        return
+    try:
+        yield
+    except BootstrapNASError as error:
+        _raise_if_any(error)
+    _raise_if_any(None)
+
+
+def _raise_if_any(error: BootstrapNASError | None) -> None:
+    for found in gather(error):
+        if found is not None:
+            raise found
 
 
 def _device() -> torch.device:

@@ -1,6 +1,6 @@
 """A training in a process of its own, for tests that kill it or run it twice: prints its result as JSON.
 
-``python -m tests.run_training FOLDER [--kill-at CALL] [--kill-while-saving COUNT]``
+``python -m tests.run_training FOLDER [--kill-at CALL] [--kill-while-saving COUNT] [--end-group-at CALL]``
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import io
 import json
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +32,19 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kill-at", type=int, default=-1)
     parser.add_argument("--kill-while-saving", type=int, default=-1)
+    parser.add_argument("--end-group-at", type=int, default=-1, help="SIGTERM to workers of the loader, too")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if "LOCAL_RANK" in os.environ:
         dist.init_process_group("gloo")
     if options.kill_while_saving >= 0:
         kill_while_saving(options.kill_while_saving)
-    print(json.dumps(train(options.folder, options.kill_at)), flush=True)
+    print(json.dumps(train(options.folder, options.kill_at, options.end_group_at)), flush=True)
     if processes.count() > 1:
         dist.destroy_process_group()
 
 
-def train(folder: Path, kill_at: int) -> dict[str, Any]:
+def train(folder: Path, kill_at: int, end_group_at: int) -> dict[str, Any]:
     """Trains, and returns what came out."""
     images, labels = data()
     # Norms see the batches of one process only, so that only a net without them trains alike in one and in two.
@@ -50,7 +52,7 @@ def train(folder: Path, kill_at: int) -> dict[str, Any]:
     batch = 16 // processes.count()
     dataset = TensorDataset(images, labels)
     sampler = DistributedSampler(dataset, shuffle=False) if processes.count() > 1 else None
-    loader = DataLoader(dataset, batch, sampler=sampler, shuffle=is_alone)
+    loader = DataLoader(dataset, batch, sampler=sampler, shuffle=is_alone, num_workers=int(end_group_at > 0))
     torch.manual_seed(processes.rank())  # the first process's weights count
     model = net(with_norms=is_alone)
     config = bnas.NNCFConfig.from_dict(
@@ -78,6 +80,9 @@ def train(folder: Path, kill_at: int) -> dict[str, Any]:
         calls += 1
         if calls == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
+        if calls == end_group_at:
+            os.killpg(0, signal.SIGTERM)
+            time.sleep(0.5)  # until the workers have ended
         return F.cross_entropy(outputs, targets)
 
     optimizer = torch.optim.SGD(controller.supernet.parameters(), lr=0.05, momentum=0.9)

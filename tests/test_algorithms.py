@@ -95,7 +95,7 @@ OPTIMIZATION = {
 
 @pytest.mark.parametrize("strategy", ["random", "fair", "sandwich", "attentive"])
 def test_training_by_each_strategy_with_everything_on(tmp_path: Path, strategy: str) -> None:
-    distillation = {"loss": "alpha_divergence", "features": ["second"], "feature_weight": 0.1}
+    distillation = {"source": "maximum", "loss": "alpha_divergence", "features": ["second"], "feature_weight": 0.1}
     controller, config = make(
         training={"strategy": strategy, "optimization": OPTIMIZATION, "distillation": distillation}
     )

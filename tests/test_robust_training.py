@@ -18,7 +18,12 @@ ROOT = Path(__file__).resolve().parents[1]
 def start(arguments: list[str], **environment: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment}
     return subprocess.Popen(
-        [sys.executable, "-m", *arguments], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", *arguments],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
 
 
@@ -31,10 +36,15 @@ def result_of(process: subprocess.Popen[str]) -> list[Any]:
 def test_a_killed_training_goes_on_as_if_it_had_not_been_killed(tmp_path: Path) -> None:
     whole = start(["tests.run_training", str(tmp_path / "whole")])
     folder = str(tmp_path / "killed")
-    for death in (["--kill-at", "39"], ["--kill-while-saving", "4"]):
+    deaths = (
+        (signal.SIGKILL, ["--kill-at", "39"]),
+        (signal.SIGKILL, ["--kill-while-saving", "4"]),
+        (signal.SIGTERM, ["--end-group-at", "6"]),
+    )
+    for number, death in deaths:
         killed = start(["tests.run_training", folder, *death])
         killed.communicate(timeout=240)
-        assert killed.returncode == -signal.SIGKILL
+        assert killed.returncode == -number
     (resumed,) = result_of(start(["tests.run_training", folder]))
     (expected,) = result_of(whole)
     assert resumed == expected

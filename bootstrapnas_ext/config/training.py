@@ -52,7 +52,8 @@ class StageConfig:
         own if not given (NNCF 2.x took 3.5e-6). Not together with `lr_schedule`.
     :param warmup_epochs: In how many of the stage's epochs the learning rate rises from 0 to that. Not together with
         `lr_schedule`.
-    :param epochs_lr: Number of epochs in which the learning rate would fall to 0; `epochs` if not given.
+    :param epochs_lr: Number of epochs in which the learning rate would fall to 0; `epochs` if not given. Without
+        effect with `lr_schedule`.
     :param sample_rate: A new random subnet is drawn every this many training steps.
     """
 

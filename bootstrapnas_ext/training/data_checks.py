@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import Subset, TensorDataset
+from torch.utils.data import DistributedSampler, RandomSampler, SequentialSampler, Subset, TensorDataset
 
-from bootstrapnas_ext.errors import DataError, ModelError
+from bootstrapnas_ext.errors import DataError, ModelError, TrainingError
 from bootstrapnas_ext.inputs import ExampleInput, as_input
 from bootstrapnas_ext.modes import evaluation_mode
 
@@ -26,7 +26,10 @@ def split_batch(batch: Any) -> tuple[ExampleInput, torch.Tensor]:
         if len(batch) == 2 and isinstance(batch[1], torch.Tensor):
             return as_input(batch[0]), batch[1]
         found = f"{found} of {[type(part).__name__ for part in batch]}"
-    msg = f"A batch of the training loader must be a pair (inputs, targets) with a tensor of targets, but got {found}."
+    msg = (
+        f"A batch of the training loader must be a pair (inputs, targets) with a tensor of targets, but got {found}; "
+        "let its `collate_fn` make such pairs."
+    )
     raise DataError(msg)
 
 
@@ -40,7 +43,10 @@ def count_steps(loader: Any) -> int:
     try:
         steps = len(loader)
     except TypeError as error:
-        msg = "The training loader must have a length, which schedules need; use a map-style dataset."
+        msg = (
+            f"The training loader must have a length, which schedules need, but {type(loader).__name__} has none; give "
+            "it, or its dataset, a `__len__`."
+        )
         raise DataError(msg) from error
     if steps == 0:
         dataset = getattr(loader, "dataset", ())
@@ -114,22 +120,51 @@ def check_labels(labels: torch.Tensor, classes: int, ignored: int) -> None:
         raise DataError(msg)
 
 
-def stored_labels(dataset: Any) -> torch.Tensor | None:
+def stored_labels(loader: Any) -> torch.Tensor | None:
     """
-    Returns all labels of a dataset that can tell them without loading its samples; ``None`` otherwise.
+    Returns all labels that a loader will give, if its dataset can tell them without loading samples, and its sampler
+    leaves none out; ``None`` otherwise.
 
-    :param dataset: A dataset; a ``TensorDataset``, one with ``targets`` as torchvision's, or a ``Subset`` of one.
+    :param loader: Of a dataset; a ``TensorDataset``, one with ``targets`` as torchvision's, or a ``Subset`` of one.
     """
+    if type(getattr(loader, "sampler", None)) not in (SequentialSampler, RandomSampler, DistributedSampler):
+        return None
+    return _labels_of(getattr(loader, "dataset", None))
+
+
+def _labels_of(dataset: Any) -> torch.Tensor | None:
     if isinstance(dataset, Subset):
-        labels = stored_labels(dataset.dataset)
+        labels = _labels_of(dataset.dataset)
         return None if labels is None else labels[torch.as_tensor(dataset.indices)]
     if isinstance(dataset, TensorDataset):
         labels = dataset.tensors[-1]
     elif getattr(dataset, "targets", None) is not None and getattr(dataset, "target_transform", None) is None:
-        labels = torch.as_tensor(dataset.targets)
+        try:
+            labels = torch.as_tensor(dataset.targets)
+        except (TypeError, ValueError, RuntimeError):  # of another kind than one number for each sample
+            return None
     else:
         return None
     return labels if _are_labels(labels) else None
+
+
+def check_parameters(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
+    """
+    Checks that the optimizer trains everything that wants to be trained.
+
+    :param optimizer: The optimizer.
+    :param model: The model of the super-network, which has parameters that the given model had not.
+    :raises TrainingError: If a parameter is missing.
+    """
+    trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    wanted = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if missing := [name for name, parameter in wanted.items() if id(parameter) not in trained]:
+        msg = (
+            f"The optimizer must train all {len(wanted)} parameters of the super-network, but it lacks {len(missing)}, "
+            f"the first of which is {missing[0]!r}; make it of `supernet.parameters()` after the super-network, and "
+            "set `requires_grad` of what shall not be trained to False."
+        )
+        raise TrainingError(msg)
 
 
 def _shape(batch: torch.Tensor) -> str:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
-from functools import partial
-from itertools import islice
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +16,15 @@ from rich.console import Console
 
 from bootstrapnas_ext import processes
 from bootstrapnas_ext.config.training import TrainingConfig
-from bootstrapnas_ext.errors import CheckpointError, DivergenceError
+from bootstrapnas_ext.errors import CheckpointError, DataError, DivergenceError
 from bootstrapnas_ext.space import Subnet
-from bootstrapnas_ext.training.checkpoint import load_checkpoint, make_folder, restore_supernet, save_checkpoint
-from bootstrapnas_ext.training.data_checks import count_steps, stored_labels
+from bootstrapnas_ext.training.checkpoint import make_folder
+from bootstrapnas_ext.training.data_checks import check_parameters, count_steps, stored_labels
 from bootstrapnas_ext.training.interruption import Interruption
 from bootstrapnas_ext.training.optimization import make_channels_last
-from bootstrapnas_ext.training.randomness import get_random_state, seeded_epoch, set_random_state
-from bootstrapnas_ext.training.records import EpochProgress, EpochRecord, TrainingResult
+from bootstrapnas_ext.training.position import Position, TrainingState
+from bootstrapnas_ext.training.randomness import batches_of_epoch, get_random_state, seeded_epoch, set_random_state
+from bootstrapnas_ext.training.records import EpochRecord, TrainingResult
 from bootstrapnas_ext.training.reporting import TrainingLog
 from bootstrapnas_ext.training.scheduler import TrainingScheduler
 from bootstrapnas_ext.training.steps import StepRunner
@@ -89,32 +88,20 @@ class Trainer:
         self._supernet = supernet
         self._scheduler = scheduler
         self._loader = loader
+        self._criterion = criterion
         self._optimizer = optimizer
+        self._loss = loss
         self._evaluate = evaluate
         self._config = config
+        self._estimate = estimate
         self._description = description
-        self._device = next(supernet.parameters()).device
-        self._make_step_runner = partial(
-            StepRunner,
-            supernet,
-            scheduler,
-            criterion,
-            optimizer,
-            loss=loss,
-            optimization=config.optimization,
-            estimate=estimate,
-        )
-        self._average: WeightAverage | None = None
-        self._steps_per_epoch = 0
-        self._progress = EpochProgress()
-        self._history: list[EpochRecord] = []
 
     def run(self, checkpoint_dir: Path, log_dir: Path, *, resume: Path | None, console: Console) -> TrainingResult:
         """
         Trains until the last epoch of the last stage. The maximum subnet is active afterwards.
 
-        Without ``resume`` it starts at the first epoch, also after another run. SIGINT and SIGTERM let the step in
-        progress finish and be saved before they act; a second one acts at once.
+        Without ``resume`` it starts at the first epoch, also after another run. SIGINT and SIGTERM let the step or the
+        validation of a subnet in progress finish and be saved before they act; a second one acts at once.
 
         :param checkpoint_dir: The folder of ``last.pt`` and ``best.pt``.
         :param log_dir: The folder of the TensorBoard events.
@@ -125,7 +112,7 @@ class Trainer:
         :raises ModelError: If the cross entropy cannot read what the model returns.
         :raises CheckpointError: If there is a ``last.pt`` already that this is not to resume, a checkpoint cannot be
             written, or the one to resume from does not fit.
-        :raises TrainingError: If a subnet or its loss cannot be computed.
+        :raises TrainingError: If the optimizer lacks a parameter, or a subnet or its loss cannot be computed.
         :raises DivergenceError: If a loss or gradient is not finite, and there is no going back.
         """
         last = checkpoint_dir / LAST
@@ -133,214 +120,265 @@ class Trainer:
             msg = f"{last} holds a training already; resume it (`resume=True`, --resume), or choose another folder."
             raise CheckpointError(msg)
         processes.wait_for_all()  # before the first one writes
-        self._start(resume)
+        session, position, random = self._session(resume, checkpoint_dir)
         for folder in (checkpoint_dir, log_dir):
             make_folder(folder)
-        if self._config.on_divergence == "restore" and resume is None:
-            self._save(last)  # to go back to
+        state = session.state
+        if self._config.on_divergence == "restore" and resume != last:
+            if random is not None:
+                set_random_state(random, state.device)
+            state.save(last, position)  # to go back to
+        was_training = self._supernet.model.training
         with Interruption() as interruption:
             while True:
-                log = TrainingLog(console, log_dir, self._scheduler, self._steps_per_epoch, self._progress.steps)
-                try:
-                    with log:
-                        if self._description and not self._history:
-                            log.config(self._description)
-                        is_finished = self._train(checkpoint_dir, log, interruption)
-                    break
-                except DivergenceError as error:
-                    log.say(self._go_back(error, last))
-        processes.wait_for_all()  # before any of them reads what the first one has written
+                with TrainingLog(console, log_dir, self._scheduler, state.steps_per_epoch, position.steps) as log:
+                    if self._description and not position.history:
+                        log.config(self._description)
+                    try:
+                        position, is_finished = session.train(position, random, log, interruption)
+                        break
+                    except DivergenceError as error:
+                        position, random = session.go_back(error, log)
+            processes.wait_for_all()  # before any of them reads what the first one has written
+        self._supernet.model.train(was_training)
         if not is_finished:
-            raise KeyboardInterrupt  # if the signal was another process's, or its own handler lets this one live
-        return TrainingResult(tuple(self._history))
+            raise KeyboardInterrupt  # the signal was another process's, or its own handler lets this one live
+        return TrainingResult(position.history)
 
-    def _start(self, resume: Path | None) -> None:
-        self._supernet.set_active(self._supernet.space.maximum)
-        optimization = self._config.optimization
+    def _session(self, resume: Path | None, folder: Path) -> tuple[_Session, Position, dict[str, Any] | None]:
+        """Returns what runs the training, where it begins and, in the midst of an epoch, the random state there."""
+        supernet, scheduler, optimization = self._supernet, self._scheduler, self._config.optimization
+        device = next(supernet.parameters()).device
+        supernet.set_active(supernet.space.maximum)
+        check_parameters(self._optimizer, supernet.model)
         if optimization.channels_last:
-            make_channels_last(self._supernet.model)
-        self._run_step = self._make_step_runner()
-        self._steps_per_epoch = math.ceil(self._check_data() / optimization.gradient_accumulation)
-        if optimization.ema_decay is not None:
-            self._average = WeightAverage(self._supernet.parameters(), optimization.ema_decay)
-        self._scheduler.reset()
-        self._scheduler.attach(self._optimizer, self._steps_per_epoch)
-        self._history = []
-        self._progress = EpochProgress()
-        self._random: Any = None
-        if resume is not None:
-            self._resume(resume)
+            make_channels_last(supernet.model)
+        run_step = StepRunner(
+            supernet,
+            scheduler,
+            self._criterion,
+            self._optimizer,
+            loss=self._loss,
+            optimization=optimization,
+            estimate=self._estimate,
+        )
+        steps_per_epoch = math.ceil(self._check_data(run_step, device) / optimization.gradient_accumulation)
+        average = (
+            None if optimization.ema_decay is None else WeightAverage(supernet.parameters(), optimization.ema_decay)
+        )
+        scheduler.reset()
+        scheduler.attach(self._optimizer, steps_per_epoch)
+        state = TrainingState(supernet, scheduler, self._optimizer, average, steps_per_epoch, device)
+        position, random = (Position(), None) if resume is None else state.load(resume)
+        return _Session(state, run_step, self._loader, self._evaluate, self._config, folder), position, random
 
-    def _check_data(self) -> int:
+    def _check_data(self, run_step: StepRunner, device: torch.device) -> int:
         batches = count_steps(self._loader)
-        with seeded_epoch(self._loader, self._scheduler.seed, 0, self._device):
-            self._run_step.expect(next(iter(self._loader)))
-        labels = stored_labels(getattr(self._loader, "dataset", None))
+        if len(counts := set(processes.gather(batches))) > 1:
+            msg = (
+                "The training loaders of all processes must have equally many batches, but they have "
+                f"{sorted(counts)}; give each the same number of samples, for example by a `DistributedSampler`."
+            )
+            raise DataError(msg)
+        with seeded_epoch(self._loader, self._scheduler.seed, 0, device):
+            batch = next(iter(self._loader), None)
+        if batch is None:
+            msg = f"The training loader must give {batches} batches, its length, but it gives none; check the data."
+            raise DataError(msg)
+        run_step.expect(batch)
+        labels = stored_labels(self._loader)
         if labels is not None:
-            self._run_step.check_labels(labels)
+            run_step.check_labels(labels)
         return batches
 
-    def _train(self, folder: Path, log: TrainingLog, interruption: Interruption) -> bool:
-        """Trains to the end, or until a signal asks to stop, which is after a checkpoint; returns whether it ended."""
-        was_training = self._supernet.model.training
-        is_finished = True
-        for epoch in range(len(self._history), self._scheduler.total_epochs):
-            with seeded_epoch(self._loader, self._scheduler.seed, epoch, self._device):
-                is_finished = self._train_epoch(folder / LAST, log, interruption)
-                if not is_finished:
-                    break
-                record = self._validated(epoch)
-            self._history.append(record)
-            self._progress = EpochProgress()
-            # The best first: a training killed between the two repeats this epoch and writes both again.
-            if TrainingResult(tuple(self._history)).best is record:
-                with self._averaged():
-                    self._save(folder / BEST)
-            self._save(folder / LAST)
-            log.epoch(record)
-        if not is_finished:
-            log.say(f"{interruption.name or 'Another process'}: stopped, and saved {folder / LAST} to resume from.")
-        self._supernet.model.train(was_training)
-        return is_finished
 
-    def _train_epoch(self, last: Path, log: TrainingLog, interruption: Interruption) -> bool:
-        """Trains what is left of an epoch, and returns whether it was all of it."""
-        done = self._progress.steps
-        if not done:
-            self._scheduler.epoch_step()
-            stage = self._scheduler.stages[self._scheduler.current_stage]
-            if self._average is not None and stage.config.reorg_weights and len(self._history) == stage.first_epoch:
-                self._average.restart()  # the channels of its values have moved
-        self._supernet.model.train()
-        batches = _groups(self._loader, self._config.optimization.gradient_accumulation)
-        for _ in islice(batches, done):
-            pass  # loaded once more, since the loader's workers draw random numbers for each
-        if done:
-            set_random_state(self._random, self._device)
+class _StoppedError(Exception):
+    """A signal has asked to stop, all processes have agreed on it, and the position is saved."""
+
+    def __init__(self, position: Position) -> None:
+        super().__init__()
+        self.position = position
+
+
+@dataclass(frozen=True)
+class _Session:
+    """
+    Runs a training from one position to another.
+
+    :param state: What changes while it runs.
+    :param run_step: Runs a step.
+    :param loader: Gives batches.
+    :param evaluate: A subnet to its top-1.
+    :param config: When to save and what to validate.
+    :param folder: The folder of checkpoints.
+    """
+
+    state: TrainingState
+    run_step: StepRunner
+    loader: Any
+    evaluate: Callable[[Subnet], float]
+    config: TrainingConfig
+    folder: Path
+
+    def train(
+        self, position: Position, random: dict[str, Any] | None, log: TrainingLog, interruption: Interruption
+    ) -> tuple[Position, bool]:
+        """
+        Trains to the end, or until a signal asks to stop, which is after a checkpoint.
+
+        :param position: Where to begin.
+        :param random: The random state there, in the midst of an epoch.
+        :param log: Where to tell about it.
+        :param interruption: Whether to stop.
+        :return: Where it is now, and whether that is the end.
+        """
+        scheduler, last = self.state.scheduler, self.folder / LAST
+        for epoch in range(len(position.history), scheduler.total_epochs):
+            if random is None:
+                self._begin_epoch(epoch)
+            try:
+                with seeded_epoch(self.loader, scheduler.seed, epoch, self.state.device):
+                    size = self.config.optimization.gradient_accumulation
+                    batches = batches_of_epoch(self.loader, size, self.state.device)
+                    if random is not None:
+                        set_random_state(random, self.state.device)
+                    position = self._train_epoch(batches, position, log, interruption)
+                    record = self._validated(epoch, position, interruption)
+            except _StoppedError as stopped:
+                position = stopped.position
+                log.say(f"{interruption.name or 'Another process'}: stopped, and saved {last} to resume from.")
+                return position, False
+            random = None
+            position = position.after_epoch(record)
+            # Before the checkpoints, since what is told twice counts once. The best first: a training killed between
+            # the two repeats this epoch and writes both again.
+            log.epoch(record)
+            if TrainingResult(position.history).best is record:
+                with self._averaged():
+                    self.state.save(self.folder / BEST, position)
+            self.state.save(last, position)
+        return position, True
+
+    def go_back(self, error: DivergenceError, log: TrainingLog) -> tuple[Position, dict[str, Any] | None]:
+        """
+        Restores the last checkpoint at half the learning rate.
+
+        :param error: What has happened.
+        :param log: Where to tell about it.
+        :return: Where it is now, and the random state there, in the midst of an epoch.
+        :raises DivergenceError: If that is not asked for, or was done too often.
+        """
+        scheduler, last = self.state.scheduler, self.folder / LAST
+        factor = scheduler.rate_factor / 2
+        if self.config.on_divergence == "stop":
+            kept = f"The last good checkpoint is {last}." if last.exists() else "There is no checkpoint yet."
+            remedy = 'Check the data, lower the learning rate, or set `training.on_divergence` to "restore".'
+            raise DivergenceError(f"{error} {remedy} {kept}") from error
+        if factor < 0.5**_RESTORES:
+            msg = (
+                f"{error} The training went back {_RESTORES} times already, to {scheduler.rate_factor:.2g} of the "
+                f"learning rate; check the data and the model. The last good checkpoint is {last}."
+            )
+            raise DivergenceError(msg) from error
+        processes.wait_for_all()  # the first one may still be writing
+        found = self.state.load(last)
+        scheduler.rate_factor = factor
+        steps = scheduler.current_step + 1
+        where = f"step {steps}, the last checkpoint" if steps else "the start"
+        log.say(f"{error} Going back to {where}, and on at {factor:g} of the learning rate.")
+        return found
+
+    def _begin_epoch(self, epoch: int) -> None:
+        scheduler, average = self.state.scheduler, self.state.average
+        with seeded_epoch(self.loader, scheduler.seed, epoch, self.state.device):
+            scheduler.epoch_step()
+        stage = scheduler.stages[scheduler.current_stage]
+        if average is not None and stage.config.reorg_weights and epoch == stage.first_epoch:
+            average.restart()  # the channels of its values have moved
+
+    def _train_epoch(
+        self, batches: Iterator[list[Any]], position: Position, log: TrainingLog, interruption: Interruption
+    ) -> Position:
+        """Trains what is left of an epoch, and returns where it ends."""
+        self.state.supernet.model.train()
+        for _ in zip(range(position.steps), batches, strict=False):
+            pass  # loaded once more, since each draws random numbers
         saved = time.monotonic()
-        while (group := _next(batches, interruption)) is not None:
-            step = self._run_step(group)
-            if self._average is not None:
-                self._average.update()
-            self._progress = self._progress.plus(step)
-            log.step(step, self._optimizer.param_groups[0]["lr"])
-            is_due = time.monotonic() - saved > 60 * self._config.checkpoint_minutes
+        while True:
+            group = _next(batches, interruption)
+            is_due = time.monotonic() - saved > 60 * self.config.checkpoint_minutes
             is_due, stop = processes.any_of(is_due, interruption.asked)
             if is_due or stop:
-                self._save(last)
+                self.state.save(self.folder / LAST, position)
+                log.flush()
                 saved = time.monotonic()
             if stop:
-                return False
-        return True
+                raise _StoppedError(position)
+            if not group:
+                break
+            step = self.run_step(group)
+            if self.state.average is not None:
+                self.state.average.update()
+            position = position.after_step(step)
+            log.step(step, self.state.optimizer.param_groups[0]["lr"])
+        if not position.steps:
+            msg = "The training loader gave no batch in an epoch; give one that can be gone through again and again."
+            raise DataError(msg)
+        return position
 
-    def _validated(self, epoch: int) -> EpochRecord:
+    def _validated(self, epoch: int, position: Position, interruption: Interruption) -> EpochRecord:
         """Returns what there is to say about an epoch whose steps are done."""
-        self._supernet.set_active(self._supernet.space.maximum)
-        smallest = self._scheduler.stages[-1].space.minimum
+        scheduler, space = self.state.scheduler, self.state.supernet.space
+        subnets = (space.maximum, scheduler.stages[-1].space.minimum, *self._validation_subnets())
+        random = get_random_state(self.state.device)
+        self.state.supernet.set_active(space.maximum)
         with self._averaged():
-            self._scheduler.adapt_batchnorm()
-            return EpochRecord(
-                epoch=epoch,
-                stage=self._scheduler.current_stage,
-                steps=self._scheduler.current_step + 1,
-                loss=self._progress.loss / self._progress.steps,
-                learning_rate=self._optimizer.param_groups[0]["lr"],
-                top1_maximum=self._evaluate(self._supernet.space.maximum),
-                top1_minimum=self._evaluate(smallest),
-                top1_random=tuple(self._evaluate(subnet) for subnet in self._validation_subnets()),
-            )
+            scheduler.adapt_batchnorm()
+            found = self._measured(subnets, interruption)
+        if len(found) < len(subnets):  # stopped
+            set_random_state(random, self.state.device)
+            self.state.save(self.folder / LAST, position)
+            raise _StoppedError(position)
+        return EpochRecord(
+            epoch=epoch,
+            stage=scheduler.current_stage,
+            steps=scheduler.current_step + 1,
+            loss=position.loss / position.steps,
+            learning_rate=self.state.optimizer.param_groups[0]["lr"],
+            top1_maximum=found[0],
+            top1_minimum=found[1],
+            top1_random=tuple(found[2:]),
+        )
+
+    def _measured(self, subnets: Sequence[Subnet], interruption: Interruption) -> list[float]:
+        """Returns the top-1 of subnets, of fewer if a signal asks to stop."""
+        found: list[float] = []
+        for subnet in subnets:
+            try:
+                found.append(self.evaluate(subnet))
+            except Exception:
+                if not interruption.asked:  # it may have ended the loader's workers
+                    raise
+            if processes.any_of(interruption.asked)[0]:
+                break
+        return found
 
     def _validation_subnets(self) -> Iterator[Subnet]:
-        rng = np.random.default_rng([self._scheduler.seed, self._config.num_validation_subnets])
-        for _ in range(self._config.num_validation_subnets):
-            yield self._scheduler.stages[-1].space.sample(rng)
+        scheduler, count = self.state.scheduler, self.config.num_validation_subnets
+        rng = np.random.default_rng([scheduler.seed, count])
+        for _ in range(count):
+            yield scheduler.stages[-1].space.sample(rng)
 
     def _averaged(self) -> AbstractContextManager[None]:
         """A context in which the weights are what is measured and kept as the best."""
-        return nullcontext() if self._average is None else self._average.applied()
-
-    def _go_back(self, error: DivergenceError, last: Path) -> str:
-        """Restores the last checkpoint at half the learning rate, and returns a sentence about it."""
-        factor = self._scheduler.rate_factor / 2
-        if self._config.on_divergence == "stop" or factor < 0.5**_RESTORES:
-            kept = f"The last good checkpoint is {last}." if last.exists() else "There is no checkpoint yet."
-            raise DivergenceError(f"{error} {kept}") from error
-        processes.wait_for_all()  # the first one may still be writing
-        self._resume(last)
-        self._scheduler.rate_factor = factor
-        return (
-            f"{error} Going back to step {self._scheduler.current_step + 1}, the last checkpoint, and on at {factor:g} "
-            "of the learning rate."
-        )
-
-    def _save(self, path: Path) -> None:
-        """Writes a checkpoint; all processes call it, and the first one writes."""
-        is_within = self._progress.steps > 0
-        random = processes.gather(get_random_state(self._device)) if is_within else None
-        if processes.rank() == 0:
-            contents = {
-                "supernet": self._supernet.state_dict(),
-                "optimizer": self._optimizer.state_dict(),
-                "average": None if self._average is None else self._average.get_state(),
-                "scheduler": self._scheduler.get_state(),
-                "history": [asdict(record) for record in self._history],
-                "progress": {**asdict(self._progress), "steps_per_epoch": self._steps_per_epoch},
-                "random": random,
-            }
-            save_checkpoint(path, contents)
-
-    def _resume(self, path: Path) -> None:
-        contents = load_checkpoint(
-            path, ("scheduler", "supernet", "optimizer", "average", "history", "progress", "random")
-        )
-        progress = contents["progress"]
-        try:
-            history = [EpochRecord(**record) for record in contents["history"]]
-            steps_per_epoch = progress.pop("steps_per_epoch")
-            self._progress = EpochProgress(**progress)
-        except (KeyError, TypeError) as error:
-            msg = f"The history of {path} is damaged ({error}); use another checkpoint, or start without resuming."
-            raise CheckpointError(msg) from error
-        if self._progress.steps:
-            self._check_same_data(path, steps_per_epoch, len(contents["random"]))
-            self._random = contents["random"][processes.rank()]
-        self._scheduler.load_state(contents["scheduler"])
-        restore_supernet(self._supernet, contents, path)
-        try:
-            self._optimizer.load_state_dict(contents["optimizer"])
-        except (KeyError, ValueError) as error:
-            msg = f"The optimizer does not fit that of {path} ({error}); resume with the same kind of optimizer."
-            raise CheckpointError(msg) from error
-        if self._average is not None:
-            try:
-                self._average.load_state(contents["average"])
-            except ValueError as error:
-                msg = f"{path} does not fit: {error}; use another checkpoint, or start without resuming."
-                raise CheckpointError(msg) from error
-        self._history = history
-
-    def _check_same_data(self, path: Path, steps_per_epoch: int, count: int) -> None:
-        """Checks that the rest of an epoch is what it would have been."""
-        if (steps_per_epoch, count) != (self._steps_per_epoch, processes.count()):
-            msg = (
-                f"{path} was written in the midst of an epoch of {steps_per_epoch} steps in {count} processes, but "
-                f"here an epoch has {self._steps_per_epoch} steps in {processes.count()}; resume with the same data, "
-                "batch size and number of processes."
-            )
-            raise CheckpointError(msg)
+        return nullcontext() if self.state.average is None else self.state.average.applied()
 
 
-def _next(batches: Iterator[list[Any]], interruption: Interruption) -> list[Any] | None:
+def _next(batches: Iterator[list[Any]], interruption: Interruption) -> list[Any]:
+    """Returns the next batches; none at the end, or where a signal has ended the loader's workers, too."""
     try:
-        return next(batches, None)
-    except RuntimeError:
-        if interruption.asked:  # Ctrl-C reaches the loader's workers, too
-            return None
+        return next(batches, [])
+    except Exception:
+        if interruption.asked:
+            return []
         raise
-
-
-def _groups(loader: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    """Yields the batches of a loader in lists of that size; the last one may be shorter."""
-    batches = iter(loader)
-    while group := list(islice(batches, size)):
-        yield group

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ def seeded_epoch(loader: Any, seed: int, epoch: int, device: torch.device) -> It
 
     A training that is resumed at an epoch therefore goes on exactly as one that was not interrupted. The caller's own
     random state is untouched. The generators of PyTorch, NumPy and ``random`` are covered, those of the loader's
-    workers too; a generator of a data set's own is not. Of several processes, each has random numbers of its own.
+    workers too; a generator of a data set's own is not, nor are workers that live longer than an epoch
+    (``persistent_workers``). Of several processes, each has random numbers of its own.
 
     .. code-block:: python
 
@@ -36,21 +38,51 @@ def seeded_epoch(loader: Any, seed: int, epoch: int, device: torch.device) -> It
     """
     rank = processes.rank()
     value = int(np.random.SeedSequence([seed, epoch, rank] if rank else [seed, epoch]).generate_state(1)[0])
-    sampler: Any = getattr(loader, "sampler", None)
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    parts = (loader, getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None))
     before = get_random_state(device)
     try:
         torch.manual_seed(value)
         np.random.seed(value)
         random.seed(value)
-        for owner in (loader, sampler):
-            generator = getattr(owner, "generator", None)
-            if isinstance(generator, torch.Generator):
+        for part in parts:
+            if isinstance(generator := getattr(part, "generator", None), torch.Generator):
                 generator.manual_seed(value)
-        if hasattr(sampler, "set_epoch"):
-            sampler.set_epoch(epoch)
+            if (set_epoch := getattr(part, "set_epoch", None)) is not None:
+                set_epoch(epoch)
         yield
     finally:
         set_random_state(before, device)
+
+
+def batches_of_epoch(loader: Iterable[Any], size: int, device: torch.device) -> Iterator[list[Any]]:
+    """
+    Returns the batches of a loader in lists, the last of which may be shorter.
+
+    The data draws from random numbers of its own, which begin as those of the call: whatever the model draws meanwhile,
+    the data stays the same.
+
+    :param loader: Gives batches.
+    :param size: Number of batches in a list.
+    :param device: The device of the model.
+    """
+    return _batches(loader, size, device, get_random_state(device))
+
+
+def _batches(loader: Iterable[Any], size: int, device: torch.device, random: dict[str, Any]) -> Iterator[list[Any]]:
+    batches: Iterator[Any] | None = None
+    while True:
+        outside = get_random_state(device)
+        set_random_state(random, device)
+        try:
+            batches = iter(loader) if batches is None else batches
+            group = list(islice(batches, size))
+            random = get_random_state(device)
+        finally:
+            set_random_state(outside, device)
+        if not group:
+            return
+        yield group
 
 
 def get_random_state(device: torch.device) -> dict[str, Any]:

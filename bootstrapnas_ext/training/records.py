@@ -19,27 +19,6 @@ class StepRecord:
 
 
 @dataclass(frozen=True)
-class EpochProgress:
-    """
-    How far an epoch is.
-
-    :param steps: How many steps are done.
-    :param loss: The sum of their losses.
-    """
-
-    steps: int = 0
-    loss: float = 0.0
-
-    def plus(self, step: StepRecord) -> EpochProgress:
-        """
-        Returns the progress after one more step.
-
-        :param step: The step.
-        """
-        return EpochProgress(self.steps + 1, self.loss + step.loss)
-
-
-@dataclass(frozen=True)
 class EpochRecord:
     """
     One finished epoch.

@@ -117,6 +117,10 @@ class TrainingLog:
                 **{f"validation/top1_{name}": top1 for name, top1 in validation.items()},
             },
         )
+        self.flush()
+
+    def flush(self) -> None:
+        """Puts what was told so far into the file of events."""
         if self._writer is not None:
             self._writer.flush()
 

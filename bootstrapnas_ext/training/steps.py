@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -61,11 +61,9 @@ class StepRunner:
         self._optimization = optimization
         self._estimate = estimate
         self._device = next(supernet.parameters()).device
-        # A pass leaves out what its subnet does not use. Buffers are norm statistics, which are recalibrated.
+        # A pass leaves out what its subnet does not use.
         self._parallel = (
-            DistributedDataParallel(supernet.model, find_unused_parameters=True, broadcast_buffers=False)
-            if processes.count() > 1
-            else None
+            DistributedDataParallel(supernet.model, find_unused_parameters=True) if processes.count() > 1 else None
         )
         # Not isinstance: a child may read outputs in its own way.
         self._is_cross_entropy = type(criterion) is nn.CrossEntropyLoss or criterion is F.cross_entropy
@@ -102,15 +100,15 @@ class StepRunner:
         :raises BootstrapNASError: If data, a loss or a gradient is wrong; the weights are those before the step.
         """
         prepared = [self._prepared(batch) for batch in batches]
-        passes = self._scheduler.step(estimate=self._estimate or partial(self._batch_loss, *prepared[0]))
+        passes = self._scheduler.step(estimate=partial(self._estimated, *prepared[0]))
         self._optimizer.zero_grad()
         total = 0.0
         missing = len(prepared) * len(passes)
         for inputs, targets in prepared:
             for subnet in passes:
                 missing -= 1
-                with self._keeping_gradients() if missing else nullcontext():
-                    loss = self._loss_of(subnet, inputs, targets, self._loss) / len(prepared)
+                with self._keeping_gradients() if missing else nullcontext(), self._naming(subnet):
+                    loss = self._loss_of(inputs, targets, self._loss) / len(prepared)
                     value = processes.mean(loss.item())
                     if not math.isfinite(value):
                         raise self._divergence("loss", value, subnet)
@@ -144,32 +142,36 @@ class StepRunner:
         return norm
 
     def _loss_of(
-        self,
-        subnet: Subnet,
-        inputs: ExampleInput,
-        targets: torch.Tensor,
-        complete: Callable[[torch.Tensor], torch.Tensor],
+        self, inputs: ExampleInput, targets: torch.Tensor, complete: Callable[[torch.Tensor], torch.Tensor]
     ) -> torch.Tensor:
         model = self._supernet.model if self._parallel is None or not torch.is_grad_enabled() else self._parallel
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._optimization.bf16):
+            outputs = model(*inputs.args, **inputs.kwargs)
+            if self._is_cross_entropy:
+                check_logits(outputs)  # again, since a model may return more in training than in evaluation mode
+            return complete(self._criterion(outputs, targets))
+
+    @contextmanager
+    def _naming(self, subnet: Subnet) -> Iterator[None]:
+        """A context that says of which subnet an error is."""
         try:
-            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._optimization.bf16):
-                outputs = model(*inputs.args, **inputs.kwargs)
-                if self._is_cross_entropy:
-                    check_logits(outputs)  # again, since a model may return more in training than in evaluation mode
-                return complete(self._criterion(outputs, targets))
+            yield
         except BootstrapNASError:
             raise
         except Exception as error:  # whatever the model or the criterion raises
             msg = (
-                f"{self._where()} cannot be trained: {type(error).__name__}: {first_line(error)}. It is of the subnet "
-                f"{dict(subnet)}; make the model and the loss work with it, or leave the elasticity out that they "
-                "cannot work with."
+                f"{self._where()} must give a loss, a scalar with gradients, but it fails with {type(error).__name__}: "
+                f"{first_line(error)}. It is of the subnet {dict(subnet)}; make the model and the criterion work with "
+                "it, or leave the elasticity out that they cannot work with."
             )
             raise TrainingError(msg) from error
 
-    def _batch_loss(self, inputs: ExampleInput, targets: torch.Tensor, subnet: Subnet) -> float:
-        with torch.no_grad(), self._supernet.activate(subnet):
-            return processes.mean(self._loss_of(subnet, inputs, targets, lambda loss: loss).item())
+    def _estimated(self, inputs: ExampleInput, targets: torch.Tensor, subnet: Subnet) -> float:
+        """Returns how large the loss of a subnet is; the same in all processes, so that they train the same ones."""
+        if self._estimate is not None:
+            return processes.mean(self._estimate(subnet))
+        with torch.no_grad(), self._supernet.activate(subnet), self._naming(subnet):
+            return processes.mean(self._loss_of(inputs, targets, lambda loss: loss).item())
 
     def _where(self) -> str:
         scheduler = self._scheduler
@@ -181,7 +183,4 @@ class StepRunner:
 
     def _divergence(self, what: str, value: float, *subnets: Subnet) -> DivergenceError:
         named = ", ".join(str(dict(subnet)) for subnet in subnets)
-        return DivergenceError(
-            f"{self._where()} must have a finite {what}, but got {value} with the subnet {named}; check the data, "
-            'lower the learning rate, or set `training.on_divergence` to "restore".'
-        )
+        return DivergenceError(f"{self._where()} must have a finite {what}, but got {value} with the subnet {named}.")

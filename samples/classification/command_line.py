@@ -56,7 +56,8 @@ def exit_code(program: Callable[[], None], when_interrupted: str) -> int:
     try:
         program()
     except BootstrapNASError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # the first of several processes says it for all
+            print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt as error:
         print(f"Interrupted. {when_interrupted}", file=sys.stderr)
@@ -80,8 +81,9 @@ def run(arguments: Sequence[str]) -> None:
 
 def _run(options: argparse.Namespace, device: torch.device) -> None:
     folder, modes, is_first = RunFolder(options.output_dir), options.mode, processes.rank() == 0
-    if is_first:
-        folder.check(modes, resume=options.resume)
+    with processes.first_before_others():
+        if is_first:
+            folder.check(modes, resume=options.resume)
     config = effective_config(
         options.config, folder.config, weights=options.weights, data=options.data, seed=options.seed
     )

@@ -85,18 +85,12 @@ class Pipeline:
         :param controller: Of the super-network.
         :param resume: Whether to go on from the last checkpoint.
         """
-        optimizer = self.settings.optimizer
-        smoothing = optimizer.label_smoothing
         bnas.EpochBasedTrainingAlgorithm.from_config(controller, self.config).run(
             self.loaders.train,
             self.loaders.own_validation,
-            create_optimizer(controller.model.named_parameters(), optimizer),
+            create_optimizer(controller.model.named_parameters(), self.settings.optimizer),
             self.folder.path,
-            criterion=nn.CrossEntropyLoss(label_smoothing=smoothing)
-            if (smoothing := optimizer.label_smoothing)
-            else None,
             resume=resume,
-            bf16=self.settings.mixed_precision or None,
             console=self.console,
         )
         self.folder.keep_best_checkpoint()

@@ -225,13 +225,18 @@ def effective_config(
 
 def read_config(path: Path) -> NNCFConfig:
     """
-    Reads and checks a config of this sample.
+    Reads and checks a config of this sample. What it says of the training of both models is written into the block of
+    the super-network, too, unless that says otherwise.
 
     :param path: The JSON file.
     :raises ConfigError: If it cannot be read, a key is missing or unknown, or a value is wrong.
     """
     config = NNCFConfig.from_json(path)
-    read_keys(Settings, config, source=str(path))
+    settings = read_keys(Settings, config, source=str(path))
+    of_both = {"bf16": settings.mixed_precision, "label_smoothing": settings.optimizer.label_smoothing}
+    if given := {key: value for key, value in of_both.items() if value}:
+        training = config["bootstrapNAS"].setdefault("training", {})
+        training["optimization"] = {**given, **training.get("optimization", {})}
     return config
 
 

@@ -8,11 +8,25 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
+from torch.utils.data import (
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+)
 
-from bootstrapnas_ext.errors import DataError, ModelError
+from bootstrapnas_ext.errors import DataError, ModelError, TrainingError
 from bootstrapnas_ext.inputs import ExampleInput
-from bootstrapnas_ext.training.data_checks import check_labels, count_classes, count_steps, split_batch, stored_labels
+from bootstrapnas_ext.training.data_checks import (
+    check_labels,
+    check_parameters,
+    count_classes,
+    count_steps,
+    split_batch,
+    stored_labels,
+)
 from tests.training.fake_supernet import CLASSES, TinyNet, make_data
 
 IMAGES, LABELS = make_data(10)
@@ -107,15 +121,35 @@ def test_ignored_label_is_in_range() -> None:
     check_labels(torch.tensor([[0, 255], [2, 1]]), CLASSES, ignored=255)
 
 
+def loader_of(dataset: Any, sampler: Any = None) -> Any:
+    return SimpleNamespace(dataset=dataset, sampler=sampler or RandomSampler([0]))
+
+
 def test_labels_that_a_dataset_stores_are_found() -> None:
     torchvision_like = SimpleNamespace(targets=[0, 2, 1], target_transform=None)
     for dataset in (DATA, Subset(Subset(DATA, range(9)), [3, 1])):
-        assert stored_labels(dataset) is not None
-    assert torch.equal(stored_labels(Subset(DATA, [3, 1])), LABELS[[3, 1]])
-    assert torch.equal(stored_labels(torchvision_like), torch.tensor([0, 2, 1]))
+        assert stored_labels(loader_of(dataset)) is not None
+    assert torch.equal(stored_labels(DataLoader(Subset(DATA, [3, 1]))), LABELS[[3, 1]])
+    assert torch.equal(stored_labels(loader_of(torchvision_like)), torch.tensor([0, 2, 1]))
 
 
 def test_labels_that_would_need_the_samples_are_not() -> None:
     transformed = SimpleNamespace(targets=[0, 2, 1], target_transform=abs)
-    for dataset in (transformed, [(IMAGES, 0)], Subset([(IMAGES, 0)], [0]), TensorDataset(IMAGES), None):
-        assert stored_labels(dataset) is None
+    others = [SimpleNamespace(targets=targets) for targets in ([{"boxes": 1}], ["cat"], [[1], [1, 2]])]
+    for dataset in (transformed, *others, [(IMAGES, 0)], Subset([(IMAGES, 0)], [0]), TensorDataset(IMAGES), None):
+        assert stored_labels(loader_of(dataset)) is None
+
+
+def test_labels_that_a_sampler_may_leave_out_are_not() -> None:
+    assert stored_labels(loader_of(DATA, SubsetRandomSampler([1]))) is None
+    assert stored_labels([(IMAGES, LABELS)]) is None
+
+
+def test_an_optimizer_must_have_all_that_is_trained() -> None:
+    model = TinyNet()
+    check_parameters(torch.optim.SGD(model.parameters(), lr=0.1), model)
+    some = torch.optim.SGD([*model.blocks.parameters(), *model.norm.parameters(), *model.head.parameters()], lr=0.1)
+    with pytest.raises(TrainingError, match=r"all 9 parameters .* lacks 1, the first of which is 'stem\.weight'"):
+        check_parameters(some, model)
+    model.stem.requires_grad_(False)
+    check_parameters(some, model)

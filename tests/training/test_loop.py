@@ -6,7 +6,7 @@ import io
 import os
 import random
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, RandomSampler, TensorDataset
 
 from bootstrapnas_ext.config import (
     DistillationConfig,
@@ -42,11 +42,13 @@ from bootstrapnas_ext.training import (
     load_checkpoint,
     load_supernet,
     save_checkpoint,
+    seeded_epoch,
 )
 from tests.training.fake_supernet import CLASSES, SPACE, FakeSupernet, TinyNet, extract, make_data, recalibrate
 
 IMAGES, LABELS = make_data(96)
 VALIDATION = make_data(96, seed=1)
+ADAPT = partial(recalibrate, IMAGES)
 SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
 ADAMW = partial(torch.optim.AdamW, lr=0.01)
 STAGES = (
@@ -83,10 +85,11 @@ class Run:
     terminal: bool = False
     supernet: FakeSupernet = field(default_factory=FakeSupernet)
     input_model: TinyNet = field(default_factory=TinyNet)
+    adapt: Callable[[torch.nn.Module], None] = field(default=ADAPT)
     output: io.StringIO = field(default_factory=io.StringIO)
 
     def __call__(self, resume: Path | None = None) -> TrainingResult:
-        adapt = partial(recalibrate, IMAGES)
+        adapt = self.adapt
         distillation = DistillationConfig(self.distillation)
         schedule = ScheduleConfig(tuple(self.stages))
         config = TrainingConfig(
@@ -269,10 +272,13 @@ class Noisy(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_resumed_in_the_midst_of_an_epoch_random_numbers_go_on(tmp_path: Path, workers: int) -> None:
+    def drop(model: torch.nn.Module, args: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        return (F.dropout(args[0], 0.3, model.training),)
+
     def make(name: str, call: int = 0, seed: int = 0) -> Run:
         run = Run(tmp_path / name, STAGES[:1], settings={"checkpoint_minutes": 1e-9}, supernet=FakeSupernet(seed))
         run.loader = DataLoader(Noisy(), batch_size=16, shuffle=True, num_workers=workers)
-        run.supernet.model.head.register_forward_pre_hook(lambda _, args: (F.dropout(args[0], 0.3),))
+        run.supernet.model.register_forward_pre_hook(drop)
         run.criterion = break_at(call)
         return run
 
@@ -283,7 +289,7 @@ def test_resumed_in_the_midst_of_an_epoch_random_numbers_go_on(tmp_path: Path, w
         killed()
     for generator in (torch.rand, np.random.rand, lambda _: random.random()):
         generator(3)
-    assert load_checkpoint(killed.folder / "last.pt")["progress"]["steps"] == 2
+    assert load_checkpoint(killed.folder / "last.pt")["position"]["steps"] == 2
     resumed = make("killed", seed=7)
     assert resumed(resume=killed.folder / "last.pt") == expected
     assert_same_weights(weights(resumed.supernet), weights(whole.supernet))
@@ -582,11 +588,11 @@ def test_loss_that_is_not_finite_names_step_and_subnet(tmp_path: Path, value: fl
     run = Run(tmp_path, criterion=criterion)
     match = (
         rf"Step 15 \(epoch 3 of 5, stage 2 of 2, learning rate 0\.\d+\) must have a finite loss, but got {value} with "
-        r"the subnet .*'width:stem'.* The last good checkpoint is .*last\.pt"
+        r"the subnet .*'width:stem'.* Check the data.* The last good checkpoint is .*last\.pt"
     )
     with pytest.raises(DivergenceError, match=match):
         run()
-    assert len(load_checkpoint(tmp_path / "last.pt")["history"]) == 2
+    assert len(load_checkpoint(tmp_path / "last.pt")["position"]["history"]) == 2
     for parameter in run.supernet.parameters():
         assert bool(parameter.isfinite().all())
 
@@ -647,9 +653,9 @@ def test_a_divergence_before_the_first_checkpoint_goes_back_to_the_start(tmp_pat
 def test_a_training_that_always_diverges_gives_up(tmp_path: Path) -> None:
     run = Run(tmp_path, settings={"on_divergence": "restore"})
     run.criterion = lambda outputs, targets: F.cross_entropy(outputs, targets) * float("nan")
-    with pytest.raises(DivergenceError, match=r"Step 1 .*The last good checkpoint is"):
+    with pytest.raises(DivergenceError, match=r"Step 1 .* went back 10 times already, to 0\.00098 .* checkpoint is"):
         run()
-    assert run.output.getvalue().count("Going back") == 10
+    assert run.output.getvalue().count("Going back to the start") == 10
 
 
 def test_a_subnet_that_breaks_in_the_loss_names_itself(tmp_path: Path) -> None:
@@ -660,11 +666,146 @@ def test_a_subnet_that_breaks_in_the_loss_names_itself(tmp_path: Path) -> None:
         return F.cross_entropy(outputs, targets)
 
     run = Run(tmp_path, criterion=criterion)
-    with pytest.raises(
-        TrainingError, match=r"cannot be trained: ValueError: four is too few.*'width:stem': 4}"
-    ) as info:
+    with pytest.raises(TrainingError, match=r"it fails with ValueError: four is too few.*'width:stem': 4}") as info:
         run()
     assert isinstance(info.value.__cause__, ValueError)
+
+
+@pytest.mark.parametrize(
+    "criterion",
+    [
+        lambda outputs, targets: F.cross_entropy(outputs, targets, reduction="none"),
+        lambda outputs, targets: F.cross_entropy(outputs.detach(), targets),
+        lambda outputs, targets: 0.5,
+    ],
+)
+def test_what_is_no_loss_is_told_with_its_subnet(tmp_path: Path, criterion: Any) -> None:
+    with pytest.raises(TrainingError, match=r"Step 1 .* must give a loss, .*'width:stem'"):
+        Run(tmp_path, criterion=criterion)()
+
+
+def test_going_back_in_a_folder_that_was_resumed_from_another(tmp_path: Path) -> None:
+    Run(tmp_path / "one", STAGES[:1])()
+    calls = 0
+
+    def criterion(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return F.cross_entropy(outputs, targets) * (float("nan") if calls == 2 else 1.0)
+
+    killed = Run(tmp_path / "one", criterion=break_at(15), settings={"checkpoint_minutes": 1e-9})
+    (tmp_path / "one" / "last.pt").unlink()
+    with pytest.raises(KilledError, match="killed"):
+        killed()
+    run = Run(tmp_path / "two", criterion=criterion, settings={"on_divergence": "restore"})
+    assert run(resume=tmp_path / "one" / "last.pt").history[-1].steps == 30
+    assert calls == 2 + 16
+    assert "Going back to step 14" in run.output.getvalue()
+
+
+class Shuffled(IterableDataset[tuple[torch.Tensor, torch.Tensor]]):
+    """Gives images from a buffer that is drawn from at random."""
+
+    def __len__(self) -> int:
+        return len(IMAGES)
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        buffer: list[int] = []
+        for index in [*range(len(IMAGES)), *[-1] * 20]:
+            buffer += [index] if index >= 0 else []
+            if len(buffer) == 20 or index < 0:
+                chosen = buffer.pop(int(torch.randint(len(buffer), ())))
+                yield IMAGES[chosen], LABELS[chosen]
+                if not buffer:
+                    return
+
+
+def with_batch_sampler() -> DataLoader[Any]:
+    sampler = RandomSampler(range(96), generator=torch.Generator())
+    return DataLoader(TensorDataset(IMAGES, LABELS), batch_sampler=BatchSampler(sampler, 16, drop_last=False))
+
+
+@pytest.mark.parametrize(
+    "make_loader",
+    [
+        lambda: DataLoader(TensorDataset(IMAGES, LABELS), 16, shuffle=True, generator=torch.Generator()),
+        lambda: DataLoader(Shuffled(), 16),
+        with_batch_sampler,
+    ],
+)
+@pytest.mark.parametrize("call", [9, 13, 16])
+def test_resume_is_exact_with_any_loader(tmp_path: Path, make_loader: Callable[[], Any], call: int) -> None:
+    def make(name: str, seed: int = 0) -> Run:
+        run = Run(tmp_path / name, settings={"checkpoint_minutes": 1e-9}, supernet=FakeSupernet(seed))
+        run.loader = make_loader()
+        run.supernet.model.register_forward_pre_hook(lambda model, args: (F.dropout(args[0], 0.2, model.training),))
+        run.adapt = partial(adapt_from, run.loader)
+        return run
+
+    whole = make("whole")
+    expected = whole()
+    killed = make("killed")
+    killed.criterion = break_at(call)
+    with pytest.raises(KilledError, match="killed"):
+        killed()
+    resumed = make("killed", seed=7)
+    assert resumed(resume=killed.folder / "last.pt") == expected
+    assert_same_weights(weights(resumed.supernet), weights(whole.supernet))
+
+
+def adapt_from(loader: Any, module: torch.nn.Module) -> None:
+    """Recalibrates with a batch of the training loader itself, as a calibration does."""
+    with seeded_epoch(loader, 0, 0, torch.device("cpu")):
+        images, _ = next(iter(loader))
+    recalibrate(images, module)
+
+
+def test_a_loader_that_can_be_gone_through_only_once_is_refused(tmp_path: Path) -> None:
+    class Once:
+        def __init__(self) -> None:
+            self._batches = iter([(IMAGES[:16], LABELS[:16])] * 3)
+
+        def __len__(self) -> int:
+            return 3
+
+        def __iter__(self) -> Iterator[Any]:
+            return self._batches
+
+    with pytest.raises(DataError, match="gave no batch in an epoch"):
+        Run(tmp_path, loader=Once())()
+
+
+def test_a_signal_in_the_validation_ends_the_training_and_validation_is_done_again(tmp_path: Path) -> None:
+    expected = Run(tmp_path / "whole", STAGES[:1], optimization=OptimizationConfig(ema_decay=0.9))()
+    run = Run(tmp_path / "stopped", STAGES[:1], optimization=OptimizationConfig(ema_decay=0.9))
+    own = ExtractedAccuracy(partial(extract, run.supernet), partial(recalibrate, IMAGES), top1)
+
+    def evaluate(subnet: Subnet) -> float:
+        if subnet == SPACE.maximum:
+            signal.raise_signal(signal.SIGINT)
+            msg = "a worker of the loader has ended"
+            raise RuntimeError(msg)
+        return own(subnet)
+
+    run.evaluate = evaluate
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    contents = load_checkpoint(run.folder / "last.pt")
+    assert (contents["position"]["steps"], contents["position"]["history"]) == (6, [])
+    resumed = Run(run.folder, STAGES[:1], optimization=OptimizationConfig(ema_decay=0.9), supernet=FakeSupernet(seed=7))
+    assert resumed(resume=run.folder / "last.pt") == expected
+
+
+def test_an_ignored_signal_stays_ignored(tmp_path: Path) -> None:
+    def criterion(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        signal.raise_signal(signal.SIGINT)
+        return F.cross_entropy(outputs, targets)
+
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert Run(tmp_path, STAGES[:1], criterion=criterion)().history[-1].steps == 12
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def refused(run: Run, error: type[Exception], match: str) -> None:
@@ -771,7 +912,9 @@ def test_finished_training_is_not_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "last.pt").read_bytes() == before
 
 
-@pytest.mark.parametrize("key", ["scheduler", "supernet", "optimizer", "average", "history"])
+@pytest.mark.parametrize(
+    "key", ["scheduler", "supernet", "optimizer", "average", "position", "random", "steps_per_epoch"]
+)
 def test_checkpoint_without_a_part_is_refused(tmp_path: Path, key: str) -> None:
     Run(tmp_path, stages=STAGES[:1])()
     contents = load_checkpoint(tmp_path / "last.pt")
@@ -783,6 +926,7 @@ def test_checkpoint_without_a_part_is_refused(tmp_path: Path, key: str) -> None:
 
 def test_checkpoint_with_another_history_is_refused(tmp_path: Path) -> None:
     Run(tmp_path, stages=STAGES[:1])()
-    save_checkpoint(tmp_path / "last.pt", {**load_checkpoint(tmp_path / "last.pt"), "history": [{"epoch": 0}]})
+    position = {"history": [{"epoch": 0}], "steps": 0, "loss": 0.0}
+    save_checkpoint(tmp_path / "last.pt", {**load_checkpoint(tmp_path / "last.pt"), "position": position})
     with pytest.raises(CheckpointError, match=r"The history of .*last\.pt is damaged"):
         Run(tmp_path, stages=STAGES[:1])(resume=tmp_path / "last.pt")
