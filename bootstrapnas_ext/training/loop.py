@@ -125,9 +125,10 @@ class Trainer:
             make_folder(folder)
         state = session.state
         if self._config.on_divergence == "restore" and resume != last:
-            if random is not None:
-                set_random_state(random, state.device)
-            state.save(last, position)  # to go back to
+            with seeded_epoch(self._loader, self._scheduler.seed, len(position.history), state.device):
+                if random is not None:
+                    set_random_state(random, state.device)
+                state.save(last, position)  # to go back to
         was_training = self._supernet.model.training
         with Interruption() as interruption:
             while True:
