@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino as ov
 import pytest
 import torch
 from torch import Tensor, nn
 
 from bootstrapnas_ext import ALGORITHMS, NNCFConfig, create_compressed_model, register_default_init_args
 from bootstrapnas_ext.errors import CheckpointError, ConfigError, ModelError, RegistryError, SubnetError
+from bootstrapnas_ext.export.openvino import core
 from bootstrapnas_ext.extraction import extract
 
 
@@ -166,7 +166,7 @@ def test_the_active_subnet_is_exported_with_statistics_of_its_own(net: Net, tmp_
     assert calibration is not None
     calibration(plain)
     x = torch.randn(1, 3, 8, 8)
-    infer = ov.Core().compile_model(tmp_path / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    infer = core().compile_model(tmp_path / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     result = torch.from_numpy(infer(x.numpy())[0])
     torch.testing.assert_close(result, plain.eval()(x).detach(), rtol=1e-3, atol=1e-4)
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bootstrapnas_ext.config import LatencyConfig
 from bootstrapnas_ext.errors import ExportError
 from bootstrapnas_ext.evaluation import latency, measure_latencies, measure_latency, measure_workloads, to_workload
+from bootstrapnas_ext.export.openvino import core
 from bootstrapnas_ext.inputs import ExampleInput
 
 EXAMPLE = ExampleInput((torch.randn(4, 3, 8, 8),))
@@ -64,7 +65,7 @@ def test_record_says_what_was_used() -> None:
     assert record.num_threads == 1
     assert record.performance_hint == "throughput"
     assert record.inference_precision == "f32"
-    assert record.device == ov.Core().get_property("CPU", "FULL_DEVICE_NAME")
+    assert record.device == core().get_property("CPU", "FULL_DEVICE_NAME")
     assert record.openvino == ov.get_version()
     assert json.loads(json.dumps(record.as_dict()))["median_ms"] == record.median_ms
 
@@ -72,7 +73,7 @@ def test_record_says_what_was_used() -> None:
 def test_precision_is_the_one_that_openvino_took() -> None:
     model = to_workload(small(), EXAMPLE)
     for asked in ("f32", "bf16"):
-        compiled = ov.Core().compile_model(model.model, "CPU", {"INFERENCE_PRECISION_HINT": asked})
+        compiled = core().compile_model(model.model, "CPU", {"INFERENCE_PRECISION_HINT": asked})
         taken = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         record = measure_workloads({"m": model}, LatencyConfig(inference_precision=asked, iterations=1))["m"]
         assert record.inference_precision == taken

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from bootstrapnas_ext.errors import ExportError
 from bootstrapnas_ext.export import FORMATS, export_subnet, files, runners
+from bootstrapnas_ext.export.openvino import core
 from bootstrapnas_ext.inputs import ExampleInput
 from tests.export.nets import (
     BatchAsNumber,
@@ -50,16 +51,16 @@ def test_written_files_compute_what_the_module_does_for_any_batch(tmp_path: Path
     torch.testing.assert_close(torch.from_numpy(session.run(None, {"image": images.numpy()})[0]), expected)
     loaded = torch.export.load(tmp_path / "model.pt2").module()
     torch.testing.assert_close(loaded(images), expected)
-    ir = ov.Core().read_model(tmp_path / "model.xml")
+    ir = core().read_model(tmp_path / "model.xml")
     assert str(ir.input(0).partial_shape) == "[1,3,8,8]"
     ir.reshape([-1, 3, 8, 8])
-    compiled = ov.compile_model(ir, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core().compile_model(ir, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     torch.testing.assert_close(torch.from_numpy(compiled(images.numpy())[0]), expected)
 
 
 def test_ir_can_be_stored_with_a_dynamic_batch(tmp_path: Path) -> None:
     export_subnet(ConvNet(), image_example(), tmp_path, ("ir",), ir_batch=None)
-    assert str(ov.Core().read_model(tmp_path / "model.xml").input(0).partial_shape) == "[?,3,8,8]"
+    assert str(core().read_model(tmp_path / "model.xml").input(0).partial_shape) == "[?,3,8,8]"
 
 
 def test_nested_inputs_and_outputs(tmp_path: Path) -> None:
@@ -162,10 +163,10 @@ def test_tensors_without_a_batch_keep_their_size_in_all_formats(tmp_path: Path) 
     module, example = Unbatched(), unbatched_example()
     exported = export_subnet(module, example, tmp_path, tuple(FORMATS))
     assert all(d.max_relative < 1e-5 for d in exported.verification.differences.values())
-    stored = ov.Core().read_model(tmp_path / "model.xml")
+    stored = core().read_model(tmp_path / "model.xml")
     assert [str(port.partial_shape) for port in stored.inputs] == ["[1,3,8,8]", "[8]"]
     x, mask = example.args
-    results = ov.compile_model(stored, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([x.numpy(), mask.numpy()])
+    results = core().compile_model(stored, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([x.numpy(), mask.numpy()])
     for index, expected in enumerate(module(x, mask)):
         torch.testing.assert_close(torch.from_numpy(results[index]), expected)
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from bootstrapnas_ext.errors import ExportError
 from bootstrapnas_ext.export import export_subnet, save_ir, to_onnx, to_openvino
-from bootstrapnas_ext.export.openvino import with_batch
+from bootstrapnas_ext.export.openvino import core, with_batch
 from bootstrapnas_ext.inputs import ExampleInput
 from tests.export.nets import BatchInCode, ConvNet, Unbatched, image_example, unbatched_example
 
@@ -51,7 +51,7 @@ def test_what_is_not_onnx_is_refused() -> None:
 
 def test_ir_keeps_float32_weights(model: ov.Model, tmp_path: Path) -> None:
     save_ir(model, tmp_path / "model.xml")
-    stored = ov.Core().read_model(tmp_path / "model.xml")
+    stored = core().read_model(tmp_path / "model.xml")
     weights = [op for op in stored.get_ops() if op.get_type_name() == "Constant" and op.get_element_type().is_real()]
     assert weights
     assert {op.get_element_type() for op in weights} == {ov.Type.f32}

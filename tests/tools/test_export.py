@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-import openvino as ov
 import pytest
 import torch
 
+from bootstrapnas_ext.export.openvino import core
 from bootstrapnas_ext.search import read_search
 from tools.export import main
 
@@ -54,7 +54,7 @@ def test_maximum_and_minimum_in_a_dynamic_ir(export: Callable[..., tuple[int, st
         assert code == 0
         assert "-data_shape '[1,3,8,8]'" in output
         sizes.append((tmp_path / "out" / "model.bin").stat().st_size)
-    assert ov.Core().read_model(tmp_path / "out" / "model.xml").input(0).partial_shape[0].is_dynamic
+    assert core().read_model(tmp_path / "out" / "model.xml").input(0).partial_shape[0].is_dynamic
     assert sizes[0] > 10 * sizes[1]
 
 
@@ -68,7 +68,7 @@ def test_trial_and_file(export: Callable[..., tuple[int, str]], finished: Path, 
         assert code == 0
         weights.append((tmp_path / "out" / "model.bin").read_bytes())
     assert weights[0] == weights[1] == weights[2]
-    assert ov.Core().read_model(tmp_path / "out" / "model.xml").input(0).shape[0] == 4
+    assert core().read_model(tmp_path / "out" / "model.xml").input(0).shape[0] == 4
 
 
 def test_record_beside_a_torch_program(export: Callable[..., tuple[int, str]], finished: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from bootstrapnas_ext.config import LatencyConfig
+from bootstrapnas_ext.export.openvino import core
 from bootstrapnas_ext.search import read_search
 from samples.classification import exporting
 from samples.classification.command_line import main
@@ -69,7 +70,7 @@ def test_training_in_two_processes(tmp_path: Path) -> None:
     assert process.stdout.count("epoch 2/2") == 2, "of the input model and of the super-network, once each"
     names = {path.name for path in run.iterdir()}
     assert names == {"checkpoints", "config.json", "input_model.pt", "supernet.pt", "tensorboard", "timing.json"}
-    history = torch.load(run / "checkpoints" / "last.pt", weights_only=True)["history"]
+    history = torch.load(run / "checkpoints" / "last.pt", weights_only=True)["position"]["history"]
     assert history[-1]["steps"] == 2 * 6, "an epoch of 719 images has 6 batches of 64 in each of two processes"
 
 
@@ -118,18 +119,16 @@ def test_what_a_user_sees(finished: Path, finished_output: str) -> None:
 
 
 def test_reported_accuracy_is_that_of_the_exported_model_on_the_test_part(finished: Path) -> None:
-    import openvino as ov
 
     from samples.classification.datasets import Loaders
     from samples.classification.settings import read_config, settings_of
 
     subnet = json.loads((finished / "subnets" / "best" / "subnet.json").read_text(encoding="utf-8"))
-    core = ov.Core()
-    model = core.read_model(finished / "subnets" / "best" / "model.xml")
+    model = core().read_model(finished / "subnets" / "best" / "model.xml")
     loader = Loaders(settings_of(read_config(finished / "config.json"))).test
     images, targets = loader.dataset.tensors
     model.reshape([len(images), 3, 8, 8])
-    outputs = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(images.numpy())[0]
+    outputs = core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(images.numpy())[0]
     assert 100 * float(np.mean(outputs.argmax(axis=1) == targets.numpy())) == pytest.approx(subnet["top1"], abs=0.2)
 
 
