@@ -42,6 +42,7 @@ def recalibrate_batchnorm(module: nn.Module, batches: Iterable[Any], *, all_proc
     if not momenta:
         return
     elements: Counter[nn.Module] = Counter()
+    is_any_batch = False  # norms of blocks that are left out see none
 
     def weigh(norm: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         # A moving average whose momentum is the newest batch's share of all elements is their mean. The first share is
@@ -59,6 +60,7 @@ def recalibrate_batchnorm(module: nn.Module, batches: Iterable[Any], *, all_proc
                 example = as_input(batch)
                 if example.tensors()[0].shape[0] > 1:
                     module(*example.args, **example.kwargs)
+                    is_any_batch = True
     finally:
         for handle in handles:
             handle.remove()
@@ -67,7 +69,7 @@ def recalibrate_batchnorm(module: nn.Module, batches: Iterable[Any], *, all_proc
     if all_processes:
         for norm in momenta:
             _average_over_processes(norm, elements[norm])
-    if not elements:
+    if not is_any_batch:
         raise DataError("Norm statistics need at least one batch of two samples or more, but got none.")
 
 

@@ -122,3 +122,17 @@ def test_batches_of_one_sample_are_left_out() -> None:
 def test_no_batch_is_an_error(data: list[Tensor]) -> None:
     with pytest.raises(DataError, match="at least one batch of two samples or more"):
         recalibrate_batchnorm(nn.BatchNorm2d(3), data)
+
+
+def test_norms_that_no_batch_reaches_are_left_alone() -> None:
+    class Skipping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm2d(3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x
+
+    module = Skipping()
+    recalibrate_batchnorm(module, batches(4))
+    assert torch.equal(module.norm.running_mean, torch.zeros(3))
