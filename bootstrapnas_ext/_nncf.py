@@ -38,7 +38,17 @@ from bootstrapnas_ext.graph import ModelGraph, ModuleCall, Op, Path, Place, Ref,
 from bootstrapnas_ext.inputs import ExampleInput, refuse_hidden_tensors
 from bootstrapnas_ext.marks import marked, places, without_mark
 
-__all__ = ["HookMode", "add_pre_hook", "bare_copy", "copy_of", "original_forward", "trace", "unwrap", "wrap"]
+__all__ = [
+    "HookMode",
+    "add_module",
+    "add_pre_hook",
+    "bare_copy",
+    "copy_of",
+    "original_forward",
+    "trace",
+    "unwrap",
+    "wrap",
+]
 
 TModel = TypeVar("TModel", bound=nn.Module)
 _OLDEST, _TOO_NEW = (3, 0), (4, 0)
@@ -533,6 +543,17 @@ def add_pre_hook(model: nn.Module, op_name: str, port: int, hook: nn.Module) -> 
     :param hook: The hook.
     """
     register_pre_function_hook(model, op_name, port, hook)
+
+
+def add_module(model: nn.Module, name: str, module: nn.Module) -> None:
+    """
+    Lets a module that is no hook travel with NNCF's storage: with the model's state, its copies and its device.
+
+    :param model: A wrapped model.
+    :param name: What the module is called there.
+    :param module: The module.
+    """
+    get_hook_storage(model).add_module(name, module)
 
 
 def _own_forward(model: nn.Module) -> Callable[..., Any]:

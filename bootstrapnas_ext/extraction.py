@@ -55,12 +55,15 @@ def extract(
         adapted = supernet.graph.adapted and supernet.active != supernet.space.maximum
         if not hooks and not skip.needs_mode and not adapted:
             stand_ins = _stand_ins(supernet, skip)
-            small = _small_copy(supernet, stand_ins)
+            with supernet.statistics():
+                small = _small_copy(supernet, stand_ins)
             if not stand_ins or _agrees(supernet, small):
                 if prepare is not None:
                     prepare(small)
                 return small
-        patched = _Patched(_small_copy(supernet, {}), hooks, skip, supernet.graph)
+        with supernet.statistics():
+            small = _small_copy(supernet, {})
+        patched = _Patched(small, hooks, skip, supernet.graph)
         if prepare is not None:
             prepare(patched)
         return _exported(patched, supernet.example, fixed=not supernet.graph.takes_any_batch)

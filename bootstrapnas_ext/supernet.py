@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial, wraps
 from itertools import chain
 from typing import Any
@@ -31,6 +31,7 @@ from bootstrapnas_ext.ports import Probe, collect_ports
 from bootstrapnas_ext.refusals import refused_choices
 from bootstrapnas_ext.self_check import check_maximum, check_shapes, equal, shape_check, subnet_must_run
 from bootstrapnas_ext.space import SearchSpace, Subnet
+from bootstrapnas_ext.statistics import NormStatistics, StatisticsPerWidth
 from bootstrapnas_ext.summary import supernet_table
 
 
@@ -82,6 +83,12 @@ class Supernet:
             for port in self.executor.ports:
                 for module in port.hooks if port.number != ATTRIBUTE else ():
                     _nncf.add_pre_hook(model, port.op.name, port.number, module)
+            self._statistics = (
+                StatisticsPerWidth(model, self._cell, self.space, self.executor.ports)
+                if config.norm_statistics == "per_width"
+                else NormStatistics(model, self._cell)
+            )
+            _nncf.add_module(model, "norm_statistics", self._statistics)
         except BaseException:
             self._caches.find()
             self.release()
@@ -109,7 +116,7 @@ class Supernet:
         :param subnet: A subnet of the space.
         :raises SubnetError: If it is not in the space.
         """
-        self._cell.subnet = self.space.validate(subnet)
+        self._cell.activate(self.space.validate(subnet))
 
     @contextmanager
     def activate(self, subnet: Mapping[str, int]) -> Iterator[None]:
@@ -119,12 +126,20 @@ class Supernet:
         :param subnet: A subnet of the space.
         :raises SubnetError: If it is not in the space.
         """
-        before = self.active
+        before = self._cell.subnet, self._cell.statistics
         self.set_active(subnet)
         try:
             yield
         finally:
-            self._cell.subnet = before
+            self._cell.subnet, self._cell.statistics = before
+
+    def statistics(self) -> AbstractContextManager[None]:
+        """
+        Lets the buffers of norms be those of the active subnet, for the length of a ``with`` block.
+
+        Else they are the maximum's. Running the model needs no such block.
+        """
+        return self._statistics.cast()
 
     def sample(self, rng: np.random.Generator) -> Subnet:
         """
@@ -144,6 +159,7 @@ class Supernet:
         for part in self.elasticities:
             if part.reorganize is not None:
                 part.reorganize(self.model)
+        self._statistics.restart()
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """Returns everything that is trained: the model's parameters and those of the hooks."""
@@ -275,7 +291,8 @@ class Supernet:
             return forward(*args, **kwargs)
         before, self._thread = self._thread, threading.get_ident()
         try:
-            return self.executor.run(forward, self.active, ExampleInput(args, kwargs))
+            with self._statistics.cast() if self._statistics.begin() else nullcontext():
+                return self.executor.run(forward, self.active, ExampleInput(args, kwargs))
         finally:
             self._thread = before
 

@@ -203,6 +203,35 @@ def test_the_same_seed_gives_the_same_weights_and_trials(tmp_path: Path) -> None
     assert trials == other_trials
 
 
+def test_statistics_per_width_are_those_of_a_training_that_was_not_interrupted(tmp_path: Path) -> None:
+    training = {
+        "elasticity": {"available_elasticity_dims": ["width"], "norm_statistics": "per_width"},
+        "batchnorm_adaptation": {"num_bn_adaptation_samples": 0},
+        "strategy": "random",
+    }
+    controller, config = make(training=training)
+    before = controller.supernet.state_dict()["model"]
+    train(controller, config, tmp_path / "whole")
+    steps = 0
+
+    def interrupted(outputs: Tensor, targets: Tensor) -> Tensor:
+        nonlocal steps
+        steps += 1
+        if steps == 5:
+            raise KeyboardInterrupt
+        return nn.functional.cross_entropy(outputs, targets)
+
+    other, config = make(training=training)
+    with pytest.raises(KeyboardInterrupt):
+        train(other, config, tmp_path / "parts", criterion=interrupted)
+    other, config = make(training=training)
+    train(other, config, tmp_path / "parts", resume=True)
+    state, resumed = (one.supernet.state_dict()["model"] for one in (controller, other))
+    sets = [name for name in state if "norm_statistics" in name]
+    assert not all(torch.equal(state[name], before[name]) for name in sets)
+    assert all(torch.equal(tensor, resumed[name]) for name, tensor in state.items())
+
+
 def test_a_search_measures_what_its_config_asks_for(tmp_path: Path) -> None:
     controller, config = make(constraints={"parameters": {"max_ratio": 0.9}})
     statistics = controller.model.state_dict()["first.1.running_mean"].clone()

@@ -223,6 +223,10 @@ class ElasticityConfig:
     :param width: How many output channels a layer may have.
     :param depth: Which blocks may be skipped.
     :param kernel: Which sizes the kernel of a convolution may have.
+    :param norm_statistics: Running statistics of subnets. "maximum": a subnet begins with the maximum's, and what it
+        counts is its own and gone when another one is activated. "per_width": all subnets but the maximum share
+        statistics that last, one set for each width of each norm, as slimmable networks have
+        (https://arxiv.org/abs/1812.08928).
     :param ignored_scopes: What stays as it is: a group of channels, a kernel or a block with any layer that a scope
         names. A scope is the path of a module (`layer1.0`), which stands for all below it, the name of an operation
         (`layer1/0/conv1/conv2d/0`), `{re}` and a regular expression that is found in either, or `{type}`
@@ -234,5 +238,6 @@ class ElasticityConfig:
     width: WidthConfig = field(default_factory=WidthConfig)
     depth: DepthConfig = field(default_factory=DepthConfig)
     kernel: KernelConfig = field(default_factory=KernelConfig)
+    norm_statistics: Literal["maximum", "per_width"] = "maximum"
     ignored_scopes: Scopes = None
     target_scopes: SomeScopes = None

@@ -23,10 +23,21 @@ class ActiveSubnet:
     The one mutable cell: every hook reads the active subnet here.
 
     :param subnet: The active subnet.
+    :ivar statistics: What its norms have counted since it is active; nothing at first.
     """
 
     def __init__(self, subnet: Subnet) -> None:
         self.subnet = subnet
+        self.statistics: dict[int, list[dict[str, Tensor | None]]] = {}
+
+    def activate(self, subnet: Subnet) -> None:
+        """
+        Makes a subnet the active one, which it may be already.
+
+        :param subnet: The subnet.
+        """
+        if subnet != self.subnet:
+            self.subnet, self.statistics = subnet, {}
 
 
 class PortHook(nn.Module):

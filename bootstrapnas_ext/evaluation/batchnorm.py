@@ -7,22 +7,23 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bootstrapnas_ext import processes
 from bootstrapnas_ext.errors import DataError
 from bootstrapnas_ext.inputs import as_input
 from bootstrapnas_ext.modes import evaluation_mode
+from bootstrapnas_ext.statistics import active_statistics, keeps_statistics
 
 
 def recalibrate_batchnorm(module: nn.Module, batches: Iterable[Any], *, all_processes: bool = False) -> None:
     """
     Computes the running statistics of all batch norms anew, as the mean over some batches.
 
-    The statistics in a super-network belong to no subnet, so every subnet needs its own before it is evaluated: "post-
-    statistics of batch normalization" in Yu and Huang, *Universally Slimmable Networks and Improved Training
-    Techniques*, ICCV 2019. As there, it is the plain mean over batches and not a moving average, so neither their order
-    nor the old statistics matter. Batches of different sizes, as the last one of a loader, count by their elements.
+    Every subnet needs its own before it is evaluated: "post-statistics of batch normalization" in Yu and Huang,
+    *Universally Slimmable Networks and Improved Training Techniques*, ICCV 2019. As there, it is the plain mean over
+    batches and not a moving average, so neither their order nor the old statistics matter. Batches of different sizes,
+    as the last one of a loader, count by their elements.
 
     Only norms with running statistics are in training mode meanwhile; dropout and everything else stays in evaluation
     mode, so the same batches give the same statistics. Without such norms nothing happens.
@@ -32,13 +33,14 @@ def recalibrate_batchnorm(module: nn.Module, batches: Iterable[Any], *, all_proc
         batches = [images for images, _ in itertools.islice(loader, 16)]
         recalibrate_batchnorm(extract(supernet, subnet), batches)
 
-    :param module: A plain module, changed in place; modes and momentum of all parts are left as they were.
+    :param module: A plain module, changed in place, or the model of a super-network, whose active subnet gets them;
+        modes and momentum of all parts are left as they were.
     :param batches: Inputs as in :func:`bootstrapnas_ext.inputs.as_input`, on the module's device. Batches of one
         sample are left out, because a norm after global pooling has no variance there.
     :param all_processes: Whether to take the mean over the batches of all processes, which must all call this.
     :raises DataError: If there is no batch of two samples or more.
     """
-    momenta = {part: part.momentum for part in module.modules() if _has_statistics(part)}
+    momenta = {part: part.momentum for part in module.modules() if keeps_statistics(part)}
     if not momenta:
         return
     elements: Counter[nn.Module] = Counter()
@@ -61,14 +63,15 @@ def recalibrate_batchnorm(module: nn.Module, batches: Iterable[Any], *, all_proc
                 if example.tensors()[0].shape[0] > 1:
                     module(*example.args, **example.kwargs)
                     is_any_batch = True
+            if all_processes:
+                with active_statistics(module):
+                    for norm in momenta:
+                        _average_over_processes(norm, elements[norm])
     finally:
         for handle in handles:
             handle.remove()
         for norm, momentum in momenta.items():
             norm.momentum = momentum
-    if all_processes:
-        for norm in momenta:
-            _average_over_processes(norm, elements[norm])
     if not is_any_batch:
         raise DataError("Norm statistics need at least one batch of two samples or more, but got none.")
 
@@ -79,7 +82,7 @@ def has_norm_statistics(module: nn.Module) -> bool:
 
     :param module: Any module.
     """
-    return any(_has_statistics(part) for part in module.modules())
+    return any(keeps_statistics(part) for part in module.modules())
 
 
 @torch.no_grad()
@@ -90,7 +93,3 @@ def _average_over_processes(norm: Any, elements: int) -> None:
         processes.add_up(packed)
         if packed[-1]:
             statistic.copy_(packed[:-1] / packed[-1])
-
-
-def _has_statistics(part: nn.Module) -> bool:
-    return isinstance(getattr(part, "running_mean", None), Tensor) and hasattr(part, "momentum")

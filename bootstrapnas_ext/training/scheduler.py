@@ -184,8 +184,8 @@ class TrainingScheduler:
 
     def adapt_batchnorm(self) -> None:
         """
-        Recalibrates the norm statistics of the maximum subnet in the super-network itself, which training smaller
-        subnets has moved. Does nothing where there is no data for it.
+        Recalibrates the norm statistics of the maximum subnet in the super-network itself: training other subnets has
+        changed the weights, but not these. Does nothing where there is no data for it.
         """
         if self._recalibrate is not None:
             with self._supernet.activate(self._supernet.space.maximum):
