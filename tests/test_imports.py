@@ -18,6 +18,7 @@ BASE: dict[str, set[str]] = {
     "registry": {"errors"},
     "space": {"errors"},
     "modes": set(),
+    "processes": {"errors"},
     "inputs": {"errors"},
     "model_checks": {"errors"},
     "cost": {"graph", "registry"},
@@ -42,8 +43,8 @@ BASE: dict[str, set[str]] = {
     "unheeded": {"supernet"},
     "example": {"config", "inputs", "modes"},
     "export": {"extraction", "modes"},
-    "evaluation": {"export", "search"},
-    "training": {"space", "registry", "config", "inputs", "modes"},
+    "evaluation": {"export", "processes", "search"},
+    "training": {"space", "registry", "config", "inputs", "modes", "processes"},
     "report": {"search", "graph"},
 }
 """The stages."""
