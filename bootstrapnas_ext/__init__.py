@@ -15,7 +15,7 @@
 
 from __future__ import annotations
 
-from importlib import import_module
+from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -68,3 +68,7 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+if metadata.version("nncf").startswith("2."):  # NNCF 3 has no registry of algorithms
+    import_module(f"{__name__}.inside_nncf2")

@@ -33,6 +33,7 @@ from bootstrapnas_ext.training import Distillation, StepLoss, TrainingScheduler
 from bootstrapnas_ext.unheeded import unheeded_settings
 
 TModel = TypeVar("TModel", bound=nn.Module)
+TController = TypeVar("TController", bound="BootstrapNASController")
 BOOTSTRAP_NAS = "bootstrapNAS"
 
 
@@ -200,12 +201,22 @@ class BootstrapNASController:
         training = config.training
         has_data = nncf_config.has_extra_struct(BNAdaptationInitArgs)
         recalibrate = self.calibration(training.batchnorm_adaptation, all_processes=True) if has_data else None
-        self.scheduler = TrainingScheduler(supernet, training, seed=config.seed, recalibrate=recalibrate)
-        scheduler = self.scheduler
+        scheduler = TrainingScheduler(supernet, training, seed=config.seed, recalibrate=recalibrate)
         distillation = Distillation(
             supernet, input_model, training.distillation, current_step=lambda: scheduler.current_step
         )
-        self.loss = StepLoss(scheduler, distillation)
+        self._scheduler = scheduler
+        self._loss = StepLoss(scheduler, distillation)
+
+    @property
+    def scheduler(self) -> TrainingScheduler:
+        """Says what each step trains; ``epoch_step()`` comes before each epoch, and ``step()`` before each step."""
+        return self._scheduler
+
+    @property
+    def loss(self) -> StepLoss:
+        """Without arguments, the term of distillation for the last forward pass; with the task's loss, all of it."""
+        return self._loss
 
     @property
     def model(self) -> nn.Module:
@@ -288,12 +299,33 @@ def build_bootstrap_nas(
     :param compression_state: To go on from.
     """
     config = BootstrapNASConfig.from_nncf(nncf_config)
+    return make_controller(BootstrapNASController, model, config, nncf_config, example, compression_state)
+
+
+def make_controller(
+    kind: type[TController],
+    model: nn.Module,
+    config: BootstrapNASConfig,
+    nncf_config: NNCFConfig,
+    example: ExampleInput,
+    compression_state: Mapping[str, Any] | None = None,
+) -> TController:
+    """
+    Makes the super-network that a typed config describes, and its controller.
+
+    :param kind: Type of the controller.
+    :param model: The model; changed in place.
+    :param config: The typed config.
+    :param nncf_config: The config that it was read from.
+    :param example: What the model is traced with.
+    :param compression_state: To go on from.
+    """
     input_model = _nncf.copy_of(model)
     supernet = Supernet(model, example, config.training.elasticity)
     try:
         for sentence in unheeded_settings(supernet, config.training.elasticity):
-            warnings.warn(sentence, UserWarning, stacklevel=3)  # where `create_compressed_model` was called
-        controller = BootstrapNASController(supernet, input_model, config, nncf_config)
+            warnings.warn(sentence, UserWarning, stacklevel=4)  # where `create_compressed_model` was called
+        controller = kind(supernet, input_model, config, nncf_config)
         if compression_state is not None:
             controller.load_compression_state(compression_state)
     except BaseException:

@@ -219,7 +219,9 @@ def _places_by_tensor(model: nn.Module) -> dict[str, list[Place]]:
 
 def is_pytorchs(module: nn.Module) -> bool:
     """Whether PyTorch wrote what the module does, so that its attributes mean what their names say."""
-    return type(module).forward.__module__.startswith("torch.nn.")
+    forwards = [str(vars(kind)["forward"].__module__) for kind in type(module).__mro__ if "forward" in vars(kind)]
+    own = next(name for name in forwards if not name.startswith("nncf."))  # NNCF 2 puts classes around others
+    return own.startswith("torch.nn.")
 
 
 def same(one: Any, two: Any) -> bool:

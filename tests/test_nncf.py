@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from nncf.torch.function_hook.graph.build_graph_mode import build_graph
 from nncf.torch.function_hook.graph.graph_utils import FunctionMeta
 from nncf.torch.function_hook.hook_storage import HookStorage
+from nncf.torch.function_hook.wrapper import wrap_model
 from torch import Tensor, nn
 
 import bootstrapnas_ext._nncf as door
@@ -31,7 +32,7 @@ def traced(name: str) -> tuple[nn.Module, ExampleInput, ModelGraph]:
 @pytest.mark.parametrize("name", [name for name in NETS if name != "vision_transformer"])  # it has a stand-in
 def test_operations_have_nncfs_names_arguments_and_ports(name: str) -> None:
     model, example, graph = traced(name)
-    reference = build_graph(model, *example.args, **example.kwargs)
+    reference = build_graph(wrap_model(copy.deepcopy(model)), *example.args, **example.kwargs)
     metas = {node: data["meta"] for node, data in reference.nodes.items() if isinstance(data["meta"], FunctionMeta)}
     names = {op.name for op in graph.ops}
     left_out = [meta for meta in metas.values() if meta.op_name not in names]

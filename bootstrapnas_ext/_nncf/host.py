@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import nncf
 
-OLDEST, TOO_NEW = (2, 19), (4, 0)
+_OLDEST, _TOO_NEW = (2, 19), (4, 0)
 _VERSION = tuple(int(part) for part in nncf.__version__.split(".")[:2])
-if not OLDEST <= _VERSION < TOO_NEW:
+if not _OLDEST <= _VERSION < _TOO_NEW:
     _MSG = f"NNCF 2.19 or 3.x is needed, but {nncf.__version__} is installed; run: pip install 'nncf>=2.19,<4'"
     raise ImportError(_MSG)
 
-IS_NNCF2 = _VERSION < (3, 0)
-"""Whether NNCF has its own ``create_compressed_model`` and the older names of its function hooks."""
-
-if IS_NNCF2:
-    from bootstrapnas_ext._nncf.nncf2 import GraphBuilderMode, HookExecutorMode
+if _VERSION < (3, 0):
+    from bootstrapnas_ext._nncf.nncf2 import GraphBuilderMode, HookExecutorMode, NNCFModule, NNCFNetwork, hand_over
 else:
-    from bootstrapnas_ext._nncf.nncf3 import GraphBuilderMode, HookExecutorMode
+    from bootstrapnas_ext._nncf.nncf3 import GraphBuilderMode, HookExecutorMode, NNCFModule, NNCFNetwork, hand_over
 
-__all__ = ["IS_NNCF2", "GraphBuilderMode", "HookExecutorMode"]
+__all__ = ["GraphBuilderMode", "HookExecutorMode", "NNCFModule", "NNCFNetwork", "hand_over"]

@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
 from nncf.torch.function_hook.graph import build_graph_mode
 from nncf.torch.function_hook.hook_executor_mode import FunctionHookMode
+from nncf.torch.layer_utils import _NNCFModuleMixin as NNCFModule
+from nncf.torch.nncf_network import NNCFNetwork
 
-__all__ = ["GraphBuilderMode", "HookExecutorMode"]
+__all__ = ["GraphBuilderMode", "HookExecutorMode", "NNCFModule", "NNCFNetwork", "hand_over"]
+
+
+@contextmanager
+def hand_over() -> Iterator[None]:
+    """
+    Lets functions of PyTorch hand over to a function mode as without NNCF, for the length of a ``with`` block.
+
+    NNCF 2's patched operators take the handing over for an operation, inside of which no quantizer runs.
+    """
+    functions: Any = torch.nn.functional
+    patched = functions.handle_torch_function
+    functions.handle_torch_function = getattr(patched, "_original_op", patched)
+    try:
+        yield
+    finally:
+        functions.handle_torch_function = patched
 
 
 class _OneStepNames:

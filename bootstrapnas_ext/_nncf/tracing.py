@@ -10,15 +10,14 @@ from typing import Any
 import torch
 from nncf.torch.function_hook.hook_executor_mode import OpMeta
 from nncf.torch.function_hook.hook_storage import HookStorage
-from nncf.torch.function_hook.wrapper import is_wrapped
 from torch import nn
 from torch.utils import _pytree as pytree
 
 from bootstrapnas_ext._nncf.hook_mode import run_stand_in
-from bootstrapnas_ext._nncf.host import GraphBuilderMode
+from bootstrapnas_ext._nncf.host import GraphBuilderMode, hand_over
 from bootstrapnas_ext._nncf.memory import Span, memory_of, overlap, span_of
 from bootstrapnas_ext._nncf.sites import Sites, function_name, is_in_place
-from bootstrapnas_ext._nncf.wrapping import original_forward
+from bootstrapnas_ext._nncf.wrapping import is_elastic, original_forward
 from bootstrapnas_ext.errors import ModelError, first_line
 from bootstrapnas_ext.functions import STAND_INS
 from bootstrapnas_ext.graph import ModelGraph, ModuleCall, Op, Path, Place, Ref, Value
@@ -221,11 +220,11 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], ke
     :param keep: Sites of operations that are kept though they return just what they got.
     :raises ModelError: If the model fails on this input.
     """
-    forward = original_forward(model) if is_wrapped(model) else model.forward
+    forward = original_forward(model) if is_elastic(model) else model.forward
     training = {module: module.training for module in model.modules()}
     try:
         model.eval()
-        with torch.no_grad(), marked(model), _Tracer(model, keep) as tracer:
+        with torch.no_grad(), marked(model), hand_over(), _Tracer(model, keep) as tracer:
             refuse_hidden_tensors((args, kwargs), "The example input")
             for name, tensor in ExampleInput(args, dict(kwargs)).named(forward).items():
                 tracer.register_input(name, tensor)

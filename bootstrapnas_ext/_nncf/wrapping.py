@@ -16,6 +16,8 @@ from nncf.torch.function_hook.wrapper import (
 )
 from torch import nn
 
+from bootstrapnas_ext._nncf import network
+from bootstrapnas_ext._nncf.host import hand_over
 from bootstrapnas_ext.errors import ModelError
 
 
@@ -33,7 +35,15 @@ class ElasticForward(ForwardWithHooks):
     runner: Callable[..., Any]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.runner(original_forward(self.model), *args, **kwargs)
+        return self.runner(_without_storage(self.model, self.orig_forward), *args, **kwargs)
+
+
+class _NetworkForward(ElasticForward):
+    """What NNCF 2 runs in the place of a model's own forward, with the model as its first argument."""
+
+    def __call__(self, _: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        with hand_over():
+            return super().__call__(*args, **kwargs)
 
 
 def wrap(model: nn.Module, runner: Callable[..., Any]) -> None:
@@ -44,15 +54,19 @@ def wrap(model: nn.Module, runner: Callable[..., Any]) -> None:
     :param runner: Called instead of the model's forward as ``runner(forward, *args, **kwargs)``.
     :raises ModelError: If the model is wrapped already.
     """
-    if is_wrapped(model):
+    if is_wrapped(model) or is_elastic(model):
         msg = "The model has NNCF hooks already; make the super-network from the plain model."
         raise ModelError(msg)
-    wrap_model(model)
-    original = own_forward(model)
-    del model.forward
-    forward = ElasticForward(model, original)
+    if network.is_network(model):
+        forward: ElasticForward = _NetworkForward(model, network.own_forward(model))
+        network.let_run(model, forward)
+    else:
+        wrap_model(model)
+        original = own_forward(model)
+        del model.forward
+        forward = ElasticForward(model, original)
+        model.forward = forward
     forward.runner = runner
-    model.forward = forward
     vars(model)["_replicate_for_data_parallel"] = _refuse_replicas
 
 
@@ -70,8 +84,12 @@ def unwrap(model: nn.Module) -> None:
 
     :param model: A wrapped model; changed in place.
     """
+    del model._replicate_for_data_parallel
+    if network.is_network(model):
+        network.let_run_own(model)
+        return
     original = own_forward(model)
-    del model.forward, model._replicate_for_data_parallel
+    del model.forward
     if model.forward != original:
         model.forward = original
     delattr(model, ATR_HOOK_STORAGE)
@@ -100,27 +118,64 @@ def add_module(model: nn.Module, name: str, module: nn.Module) -> None:
     get_hook_storage(model).add_module(name, module)
 
 
+def elastic_forward(model: nn.Module) -> Any:
+    """
+    Returns what runs a wrapped model; what runs the model at all, if it is not wrapped.
+
+    :param model: Any model.
+    """
+    return network.runs(model) if network.is_network(model) else model.forward
+
+
+def is_elastic(model: nn.Module) -> bool:
+    """
+    Returns whether :func:`wrap` has wrapped a model.
+
+    :param model: Any model.
+    """
+    return isinstance(elastic_forward(model), ElasticForward)
+
+
 def own_forward(model: nn.Module) -> Callable[..., Any]:
     """
     Returns the forward that a model had before it was wrapped; one that runs all children runs the storage, too.
 
     :param model: A wrapped model.
     """
-    wrapped: Any = model.forward
-    forward: Callable[..., Any] = wrapped.orig_forward
+    forward: Callable[..., Any] = elastic_forward(model).orig_forward
     return forward
 
 
 def original_forward(model: nn.Module) -> Callable[..., Any]:
     """
-    Returns the forward that a model had before it was wrapped.
+    Returns the forward that a model had before it was wrapped, with what other algorithms of NNCF 2 do around it.
 
     While it runs, the storage of hooks is no child of the model: a model that runs all its children, as
     ``nn.Sequential`` does, would run the storage too.
 
     :param model: A wrapped model.
     """
-    own, modules = own_forward(model), model._modules
+    if not network.is_network(model):
+        return _without_storage(model, own_forward(model))
+    elastic = elastic_forward(model)
+
+    @wraps(elastic.orig_forward)
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        runner, elastic.runner = elastic.runner, _run_as_it_is
+        try:
+            return model.forward(*args, **kwargs)
+        finally:
+            elastic.runner = runner
+
+    return forward
+
+
+def _run_as_it_is(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return forward(*args, **kwargs)
+
+
+def _without_storage(model: nn.Module, own: Callable[..., Any]) -> Callable[..., Any]:
+    modules = model._modules
 
     @wraps(own)
     def forward(*args: Any, **kwargs: Any) -> Any:

@@ -25,7 +25,7 @@ _ELEMENTWISE = """
     floor_divide floordiv rfloordiv remainder mod rmod fmod subtract pow ipow rpow maximum minimum fmax fmin clamp
     clamp_min clamp_max clip where lerp addcmul addcdiv masked_fill eq ne lt le gt ge logical_and logical_or logical_xor
     bitwise_and bitwise_or bitwise_xor and iand rand or ior ror xor ixor rxor atan2 hypot heaviside copysign copy
-    less less_equal greater greater_equal not_equal polar complex
+    less less_equal greater greater_equal not_equal polar complex symmetric_quantize asymmetric_quantize
 """.split()  # noqa: SIM905
 
 

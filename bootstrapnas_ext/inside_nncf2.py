@@ -1,0 +1,153 @@
+"""The algorithm inside NNCF 2's own ``create_compressed_model``, next to NNCF's other algorithms.
+
+Imported with the package where NNCF 2 is installed, so that NNCF knows the algorithm:
+
+.. code-block:: python
+
+    import bootstrapnas_ext
+    import nncf.torch
+
+    config = nncf.NNCFConfig.from_dict({"input_info": {...}, "compression": {"algorithm": "bootstrapNAS"}})
+    controller, model = nncf.torch.create_compressed_model(model, config)
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from torch import nn
+
+from bootstrapnas_ext._nncf import algorithms2
+from bootstrapnas_ext.config import (
+    BNAdaptationInitArgs,
+    BootstrapNASConfig,
+    ModelEvaluationArgs,
+    NNCFConfig,
+    NNCFExtraConfigStruct,
+)
+from bootstrapnas_ext.config.keys import NASBlock
+from bootstrapnas_ext.config.nncf_config import first_of_batch
+from bootstrapnas_ext.errors import ConfigError, ModelError
+from bootstrapnas_ext.example import from_forward
+from bootstrapnas_ext.extraction import extract
+from bootstrapnas_ext.flow import BOOTSTRAP_NAS, BootstrapNASController, make_controller
+from bootstrapnas_ext.inputs import ExampleInput
+
+
+class NNCFController(BootstrapNASController, algorithms2.PTCompressionAlgorithmController):
+    """The package's controller, with what NNCF 2 asks of the controllers of its algorithms."""
+
+    def __init__(self, *args: Any) -> None:
+        BootstrapNASController.__init__(self, *args)
+        self._model = self.model
+        self._name: str | None = None
+        self._builder_state: dict[str, Any] | None = None
+        self._nncf_loss = algorithms2.loss_of(self._loss)
+
+    @property
+    def loss(self) -> Any:
+        """As that of the base class, of NNCF's type, so that it can be one of several."""
+        return self._nncf_loss
+
+    def get_state(self) -> dict[str, dict[str, Any]]:
+        """Returns the algorithm's part of NNCF's state: structure, active subnet and position in training."""
+        return {self.name: BootstrapNASController.get_compression_state(self)}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """
+        Restores the algorithm's part of a state.
+
+        :param state: What :meth:`get_state` returned, also among those of other algorithms.
+        :raises CheckpointError: If it is that of another super-network.
+        """
+        if self.name in state:
+            BootstrapNASController.load_compression_state(self, state[self.name])
+
+    def get_compression_state(self) -> dict[str, Any]:
+        """Returns what NNCF's ``create_compressed_model(compression_state=...)`` needs to make the same again."""
+        state: dict[str, Any] = algorithms2.PTCompressionAlgorithmController.get_compression_state(self)
+        return state
+
+    def load_compression_state(self, state: Mapping[str, Any]) -> None:
+        """
+        Restores what :meth:`get_compression_state` returned.
+
+        :param state: The state of a super-network of the same model and config.
+        :raises CheckpointError: If it is another's.
+        """
+        self.load_state(state[self.CONTROLLER_STATE])
+
+    def compression_stage(self) -> Any:
+        """Returns whether the model is the given one or a smaller one now."""
+        stage = algorithms2.CompressionStage
+        is_given = self.supernet.active == self.supernet.space.maximum
+        return stage.UNCOMPRESSED if is_given else stage.FULLY_COMPRESSED
+
+    def statistics(self, quickly_collected_only: bool = False) -> Any:
+        """
+        Returns no statistics; ``supernet.cost`` tells what the active subnet costs.
+
+        :param quickly_collected_only: Makes no difference.
+        """
+        return algorithms2.NNCFStatistics()
+
+    def strip(self, do_copy: bool = True, strip_format: Any = None) -> nn.Module:
+        """
+        Returns the active subnet as a model of its own.
+
+        :param do_copy: Must be true: the super-network stays.
+        :param strip_format: Makes no difference.
+        :raises ModelError: If it is to take the place of the super-network.
+        """
+        if not do_copy:
+            msg = "A subnet cannot take the place of its super-network; call `strip(do_copy=True)`."
+            raise ModelError(msg)
+        return extract(self.supernet, self.supernet.active)
+
+
+def _build(network: nn.Module, config: Any) -> NNCFController:
+    typed = BootstrapNASConfig.from_nncf({**config, BOOTSTRAP_NAS: _block(config)})
+    return make_controller(NNCFController, network, typed, _own_config(config), _example(network))
+
+
+def _block(config: Mapping[str, Any]) -> Any:
+    """Returns what the config says about this algorithm, in a block of its own or in that of all algorithms."""
+    compression = config.get("compression", [])
+    blocks = [compression] if isinstance(compression, dict) else compression
+    own = [block for block in blocks if block["algorithm"] == BOOTSTRAP_NAS]
+    if own and BOOTSTRAP_NAS in config:
+        msg = (
+            f"$: the config must have one block for the algorithm {BOOTSTRAP_NAS!r}, but got one in 'compression' and "
+            "one of its own at the top; remove one"
+        )
+        raise ConfigError(msg)
+    return {key: value for key, value in own[0].items() if key != "algorithm"} if own else config[BOOTSTRAP_NAS]
+
+
+def _own_config(config: Any) -> NNCFConfig:
+    """Returns NNCF's config as this package's, with the objects that travel with it."""
+    own = NNCFConfig(copy.deepcopy(dict(config)))
+    structs: list[NNCFExtraConfigStruct] = []
+    if config.has_extra_struct(algorithms2.BNAdaptationInitArgs):
+        data = config.get_extra_struct(algorithms2.BNAdaptationInitArgs)
+        loader = data.data_loader
+        structs.append(BNAdaptationInitArgs(loader, data.device, getattr(loader, "get_inputs", first_of_batch)))
+    if config.has_extra_struct(algorithms2.ModelEvaluationArgs):
+        structs.append(ModelEvaluationArgs(config.get_extra_struct(algorithms2.ModelEvaluationArgs).eval_fn))
+    own.register_extra_structs(structs)
+    return own
+
+
+def _example(network: Any) -> ExampleInput:
+    """Returns what NNCF traces the model with."""
+    forward = network.nncf._user_dummy_forward_fn
+    if forward is not None:
+        return from_forward(network, forward)
+    device = next(network.parameters()).device
+    return ExampleInput(*network.nncf.input_infos.get_forward_inputs(device))
+
+
+algorithms2.register(BOOTSTRAP_NAS, algorithms2.builder_of(_build), [one.name for one in fields(NASBlock)])
