@@ -117,10 +117,10 @@ def plain_copy(model: Any, memo: Mapping[int, Any]) -> Any:
     :param memo: For objects inside the model, by ``id``, what the copy has in their place.
     """
     interface = model._modules[INTERFACE]
-    left_out = {id(interface): nn.Identity(), id(model._modules.get(ATR_HOOK_STORAGE)): nn.Identity()}
-    plain = copy.deepcopy(model, {**memo, **left_out})
-    plain._modules.pop(ATR_HOOK_STORAGE, None)
-    del plain._modules[INTERFACE]
+    left_out = [name for name in (INTERFACE, ATR_HOOK_STORAGE) if name in model._modules]
+    plain = copy.deepcopy(model, {**memo, **{id(model._modules[name]): nn.Identity() for name in left_out}})
+    for name in left_out:
+        del plain._modules[name]
     plain.__class__ = interface._original_class
     for module in plain.modules():
         if isinstance(module, NNCFModule):
