@@ -19,6 +19,8 @@ from bootstrapnas_ext.errors import ModelError
 
 INTERFACE = "_nncf"
 """NNCF's name of the module that holds what it adds to the model."""
+_ADDED = {"pre_ops", "post_ops", "nncf_padding_value"}
+"""NNCF's names of what it adds to layers."""
 _LEFT_OUT = ("_custom_original_unbound_forward", "compression_controller", "_kd_loss_handler")
 """What that module has for training only."""
 
@@ -124,6 +126,7 @@ def plain_copy(model: Any, memo: Mapping[int, Any]) -> Any:
     plain.__class__ = interface._original_class
     for module in plain.modules():
         if isinstance(module, NNCFModule):
-            del module.pre_ops, module.post_ops
+            for name in _ADDED & {*module._modules, *module._buffers}:
+                delattr(module, name)
             module.__class__ = next(kind for kind in type(module).__mro__ if not issubclass(kind, NNCFModule))
     return plain
