@@ -20,14 +20,19 @@ REQUIREMENTS = [
     "tensorboard>=2.14",  # training curves
 ]
 
+TESTS = [
+    "pytest>=8.0",
+    "hypothesis>=6.100",  # properties of the axis algebra and the search space
+]
+
 EXTRAS = {
     "samples": [
         "torchvision>=0.21",  # CIFAR, folders of images, the model zoo
         "scikit-learn>=1.3",  # the digits dataset, which comes with it: no download
     ],
+    "tests": TESTS,
     "dev": [
-        "pytest>=8.0",
-        "hypothesis>=6.100",  # properties of the axis algebra and the search space
+        *TESTS,
         "ruff>=0.9",
         "mypy>=1.14",
         "pre-commit>=3.7",

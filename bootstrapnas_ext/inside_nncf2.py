@@ -21,6 +21,7 @@ from typing import Any
 from torch import nn
 
 from bootstrapnas_ext._nncf import algorithms2
+from bootstrapnas_ext._nncf.network import dummy_forward, example_arguments
 from bootstrapnas_ext.config import (
     BNAdaptationInitArgs,
     BootstrapNASConfig,
@@ -141,13 +142,10 @@ def _own_config(config: Any) -> NNCFConfig:
     return own
 
 
-def _example(network: Any) -> ExampleInput:
+def _example(network: nn.Module) -> ExampleInput:
     """Returns what NNCF traces the model with."""
-    forward = network.nncf._user_dummy_forward_fn
-    if forward is not None:
-        return from_forward(network, forward)
-    device = next(network.parameters()).device
-    return ExampleInput(*network.nncf.input_infos.get_forward_inputs(device))
+    forward = dummy_forward(network)
+    return ExampleInput(*example_arguments(network)) if forward is None else from_forward(network, forward)
 
 
 algorithms2.register(BOOTSTRAP_NAS, algorithms2.builder_of(_build), [one.name for one in fields(NASBlock)])

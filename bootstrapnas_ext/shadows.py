@@ -130,7 +130,8 @@ class Shadows:
 
     def _values(self, subnet: Subnet, unused: Container[int]) -> list[_Kept]:
         """Returns values; without gradients, views of the weights are those of the last time."""
-        if torch.is_grad_enabled() or torch.jit.is_tracing():  # NNCF 2's exporter must see where views come from
+        # The exporter of NNCF 2 must see where views come from.
+        if torch.is_grad_enabled() or torch._C._is_tracing():
             return [_value_of(one) for one in self._used(unused)]
         inference = torch.is_inference_mode_enabled()  # its tensors are no others'
         before, mode, kept = self._kept

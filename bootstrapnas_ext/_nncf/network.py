@@ -34,6 +34,27 @@ def is_network(model: Any) -> bool:
     return isinstance(model, NNCFNetwork)
 
 
+def dummy_forward(model: Any) -> Callable[[Any], Any] | None:
+    """
+    Returns the function that calls the model for the trace, if the user has given one.
+
+    :param model: A model that NNCF has made.
+    """
+    function: Callable[[Any], Any] | None = model.nncf._user_dummy_forward_fn
+    return function
+
+
+def example_arguments(model: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """
+    Returns the arguments that NNCF traces the model with.
+
+    :param model: A model that NNCF has made.
+    """
+    device = next(model.parameters()).device
+    args, kwargs = model.nncf.input_infos.get_forward_inputs(device)
+    return args, kwargs
+
+
 def runs(model: Any) -> Any:
     """
     Returns what NNCF runs as the model's own forward.

@@ -13,6 +13,7 @@ from nncf.torch.nncf_network import NNCFNetwork
 from torch import Tensor
 
 from bootstrapnas_ext import BootstrapNASController, extract
+from bootstrapnas_ext.errors import ExportError
 from tests.nncf2.nets import Net, config, create, images, net
 from tests.zoo import some_subnets
 
@@ -119,3 +120,14 @@ def test_nncf_exports_the_active_subnet(other: dict[str, Any], tmp_path: Path) -
     # The plugin computes in integers what is quantized, and rounds in another place.
     tolerance = 0.05 if other is INT8 else 1e-4
     np.testing.assert_allclose(infer(x.numpy())[0], network(x).detach().numpy(), rtol=tolerance, atol=tolerance)
+
+
+def test_quantized_subnets_are_exported_as_ir_and_verified(tmp_path: Path) -> None:
+    controller, _ = create(net(), config(compression=[INT8, NAS]))
+    own(controller).multi_elasticity_handler.activate_minimum_subnet()
+    deployed = own(controller).export_model(tmp_path, "ir")
+    assert set(deployed.verification.differences) == {"extracted", "ir"}
+    operations = {node.get_type_name() for node in ov.Core().read_model(tmp_path / "model.xml").get_ops()}
+    assert "FakeQuantize" in operations
+    with pytest.raises(ExportError, match=r"FakeQuantize.*leave 'onnx' out of `formats`"):
+        own(controller).export_model(tmp_path / "all")
