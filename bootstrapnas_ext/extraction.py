@@ -43,7 +43,8 @@ def extract(
         statistics.
     :return: The module, on the device of the super-network.
     :raises SubnetError: If the subnet is not in the space.
-    :raises ExportError: If the model's code needs ``torch.export`` and that fails.
+    :raises ExportError: If the model's code needs ``torch.export`` and that fails, or other algorithms of NNCF 2 have
+        changed the model.
     """
     with supernet.activate(subnet):
         skip = Skip(
@@ -61,6 +62,13 @@ def extract(
                 if prepare is not None:
                     prepare(small)
                 return small
+        if _nncf.is_compressed(supernet.model):
+            msg = (
+                "The subnet changes numbers or blocks of the model's own code, so it would be extracted by "
+                "torch.export, which cannot see what other algorithms of NNCF 2 have added to the model, such as "
+                "quantizers. Leave them out of the config, and give the extracted model to `nncf.quantize`."
+            )
+            raise ExportError(msg)
         with supernet.statistics():
             small = _small_copy(supernet, {})
         patched = _Patched(small, hooks, skip, supernet.graph)

@@ -9,6 +9,7 @@ NNCF 2.19 and NNCF 3 both have these hooks; what differs is in ``nncf2`` and ``n
 
 from bootstrapnas_ext._nncf.copies import bare_copy, copy_of
 from bootstrapnas_ext._nncf.hook_mode import HookMode
+from bootstrapnas_ext._nncf.network import is_compressed
 from bootstrapnas_ext._nncf.tracing import trace
 from bootstrapnas_ext._nncf.wrapping import add_module, add_pre_hook, original_forward, unwrap, wrap
 
@@ -18,6 +19,7 @@ __all__ = [
     "add_pre_hook",
     "bare_copy",
     "copy_of",
+    "is_compressed",
     "original_forward",
     "trace",
     "unwrap",

@@ -104,10 +104,12 @@ def let_run_own(model: Any) -> None:
 
 def is_compressed(model: Any) -> bool:
     """
-    Returns whether other algorithms have changed what the model computes.
+    Returns whether other algorithms of NNCF 2 have changed what the model computes.
 
-    :param model: A model that NNCF has made.
+    :param model: Any model.
     """
+    if not is_network(model):
+        return False
     layers = (module for module in model.modules() if isinstance(module, NNCFModule))
     around = (module for name, module in model.nncf.named_children() if name not in _LEFT_OUT)
     return any(True for _ in around) or any(len(one.pre_ops) + len(one.post_ops) for one in layers)

@@ -39,6 +39,19 @@ class Net(nn.Module):
         return self.head(self.blocks(torch.relu(self.conv(x))).mean((2, 3)))
 
 
+class Encoder(nn.Module):
+    """Transformer layers, whose attention has a stand-in in a super-network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, dropout=0.0)
+        self.layers = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layers(x).mean(1))
+
+
 def net(seed: int = 0) -> Net:
     """Returns the net with random weights, in evaluation mode."""
     torch.manual_seed(seed)
@@ -52,15 +65,11 @@ def images(count: int = 2) -> Tensor:
     return torch.randn(count, *SHAPE[1:], generator=torch.Generator().manual_seed(1))
 
 
-def loader() -> DataLoader[Any]:
-    """Returns batches of random images and labels."""
-    return DataLoader(TensorDataset(images(32), torch.arange(32) % 5), batch_size=8)
-
-
-def config(**keys: Any) -> nncf.NNCFConfig:
+def config(shape: list[int] = SHAPE, **keys: Any) -> nncf.NNCFConfig:
     """Returns NNCF's config of some keys, with data."""
-    made = nncf.NNCFConfig.from_dict({"input_info": {"sample_size": SHAPE}, **keys})
-    return nncf.torch.register_default_init_args(made, loader())
+    made = nncf.NNCFConfig.from_dict({"input_info": {"sample_size": shape}, **keys})
+    data = TensorDataset(torch.randn(32, *shape[1:]), torch.arange(32) % 4)
+    return nncf.torch.register_default_init_args(made, DataLoader(data, batch_size=8))
 
 
 def create(model: nn.Module, settings: nncf.NNCFConfig, **options: Any) -> tuple[Any, Any]:

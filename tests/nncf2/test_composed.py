@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bootstrapnas_ext import BootstrapNASController, extract
 from bootstrapnas_ext.errors import ExportError
-from tests.nncf2.nets import Net, config, create, images, net
+from tests.nncf2.nets import Encoder, Net, config, create, images, net
 from tests.zoo import some_subnets
 
 NAS = {"algorithm": "bootstrapNAS"}
@@ -131,3 +131,10 @@ def test_quantized_subnets_are_exported_as_ir_and_verified(tmp_path: Path) -> No
     assert "FakeQuantize" in operations
     with pytest.raises(ExportError, match=r"FakeQuantize.*leave 'onnx' out of `formats`"):
         own(controller).export_model(tmp_path / "all")
+
+
+def test_quantized_subnets_that_need_torch_export_are_an_error() -> None:
+    controller, _ = create(Encoder().eval(), config([1, 5, 16], compression=[INT8, NAS]))
+    supernet = own(controller).supernet
+    with pytest.raises(ExportError, match=r"give the extracted model to `nncf\.quantize`"):
+        extract(supernet, supernet.space.minimum)

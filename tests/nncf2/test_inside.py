@@ -20,7 +20,7 @@ from torch import nn
 import bootstrapnas_ext
 from bootstrapnas_ext import BootstrapNASController, EpochBasedTrainingAlgorithm, SearchAlgorithm, extract
 from bootstrapnas_ext.errors import CheckpointError, ConfigError, ModelError
-from tests.nncf2.nets import SHAPE, Net, config, create, images, net
+from tests.nncf2.nets import SHAPE, Encoder, Net, config, create, images, net
 from tests.zoo import some_subnets
 
 ALGORITHM = {"algorithm": "bootstrapNAS"}
@@ -154,6 +154,18 @@ def test_a_sequential_model_is_one_too() -> None:
     controller.multi_elasticity_handler.activate_minimum_subnet()
     torch.testing.assert_close(network(x), small(x), rtol=1e-5, atol=1e-6)
     assert len(small) == 3
+
+
+def test_a_transformer_is_one_too() -> None:
+    model, x = Encoder().eval(), torch.randn(2, 5, 16)
+    before = model(x)
+    controller, network = create(model, config([1, 5, 16], bootstrapNAS={}))
+    torch.testing.assert_close(network(x), before, rtol=1e-5, atol=1e-6)
+    with torch.no_grad():
+        for subnet in some_subnets(controller.supernet, 1):
+            small = extract(controller.supernet, subnet)
+            with controller.supernet.activate(subnet):
+                torch.testing.assert_close(network(x), small(x), rtol=1e-5, atol=1e-6)
 
 
 def test_a_released_model_is_as_nncf_made_it() -> None:
