@@ -11,7 +11,7 @@ NNCF2_TESTS := tests/nncf2 tests/test_nncf.py tests/test_oracle.py tests/test_ac
   tests/test_flow.py tests/training/test_loop.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-nncf2 lint types test-slow test-nncf2-slow schema clean
+.PHONY: help install quickstart test test-nncf2 lint types test-slow schema clean
 
 help:  ## Show the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -40,9 +40,6 @@ $(NNCF2_STAMP): setup.py pyproject.toml
 
 test-nncf2: $(NNCF2_STAMP)  ## Run the tests that NNCF 2.19 is tried with, in .venv-nncf2
 	NNCF_TORCH_LEGACY_TRACING=1 $(NNCF2)/bin/python -m pytest $(NNCF2_TESTS)
-
-test-nncf2-slow: $(NNCF2_STAMP)  ## Run the slow tests of NNCF 2.19 only
-	NNCF_TORCH_LEGACY_TRACING=1 $(NNCF2)/bin/python -m pytest -m slow tests/nncf2
 
 lint: install  ## Check style and format
 	$(BIN)/ruff check

@@ -20,6 +20,7 @@ from typing import Any
 
 from torch import nn
 
+from bootstrapnas_ext import _nncf
 from bootstrapnas_ext._nncf import algorithms2
 from bootstrapnas_ext._nncf.network import dummy_forward, example_arguments
 from bootstrapnas_ext.config import (
@@ -105,6 +106,24 @@ class NNCFController(BootstrapNASController, algorithms2.PTCompressionAlgorithmC
         """
         if not do_copy:
             msg = "A subnet cannot take the place of its super-network; call `strip(do_copy=True)`."
+            raise ModelError(msg)
+        return self.strip_model(self.model)
+
+    def strip_model(self, model: nn.Module, do_copy: bool = False, strip_format: Any = None) -> nn.Module:
+        """
+        Returns the active subnet as a model of its own.
+
+        :param model: The super-network's model, or NNCF's copy of it.
+        :param do_copy: Makes no difference.
+        :param strip_format: Makes no difference.
+        :raises ModelError: If another algorithm has changed the model, since NNCF cannot strip that from a subnet.
+        """
+        if _nncf.is_compressed(self.model):
+            msg = (
+                "NNCF cannot strip from a subnet what its other algorithms have added, such as quantizers; call "
+                "`export_model(path, 'ir')` or `bootstrapnas_ext.extract` with the controller or super-network of "
+                f"{BOOTSTRAP_NAS!r}, which keep them."
+            )
             raise ModelError(msg)
         return extract(self.supernet, self.supernet.active)
 

@@ -103,7 +103,12 @@ def _ours(case: Case, model: nn.Module) -> Any:
     return controller.supernet
 
 
-def _assert_the_same(case: Case, count: int) -> None:
+def _path(node: str) -> str:
+    return ".".join(re.findall(r"\[([^]]*)\]", node.rpartition("/")[0])).removesuffix(".relu")
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_outputs_and_macs_of_fifty_subnets_agree(case: Case) -> None:
     torch.manual_seed(0)
     model = randomize_norms(torchvision.models.get_model(case.name, num_classes=10)).eval()
     peer = Peer(copy.deepcopy(model), SHAPE, _elasticity(case, [list(block) for block in case.blocks]))
@@ -118,24 +123,9 @@ def _assert_the_same(case: Case, count: int) -> None:
     x: Tensor = torch.randn(2, *SHAPE[1:])
     rng = np.random.default_rng(0)
     subnets = [supernet.space.maximum, supernet.space.minimum]
-    subnets += [supernet.space.sample(rng) for _ in range(count - len(subnets))]
+    subnets += [supernet.space.sample(rng) for _ in range(50 - len(subnets))]
     for subnet in subnets:
         peer.activate(subnet, choices)
         with torch.no_grad(), supernet.activate(subnet):
             torch.testing.assert_close(supernet.model(x), peer.model(x), rtol=1e-5, atol=1e-5)
         assert supernet.cost(subnet).macs == peer.macs()
-
-
-def _path(node: str) -> str:
-    return ".".join(re.findall(r"\[([^]]*)\]", node.rpartition("/")[0])).removesuffix(".relu")
-
-
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_outputs_and_macs_agree(case: Case) -> None:
-    _assert_the_same(case, 6)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_outputs_and_macs_of_fifty_subnets_agree(case: Case) -> None:
-    _assert_the_same(case, 50)

@@ -13,7 +13,7 @@ from nncf.torch.nncf_network import NNCFNetwork
 from torch import Tensor
 
 from bootstrapnas_ext import BootstrapNASController, extract
-from bootstrapnas_ext.errors import ExportError
+from bootstrapnas_ext.errors import ExportError, ModelError
 from tests.nncf2.nets import Encoder, Net, config, create, images, net
 from tests.zoo import some_subnets
 
@@ -138,3 +138,14 @@ def test_quantized_subnets_that_need_torch_export_are_an_error() -> None:
     supernet = own(controller).supernet
     with pytest.raises(ExportError, match=r"give the extracted model to `nncf\.quantize`"):
         extract(supernet, supernet.space.minimum)
+
+
+def test_nncf_strips_the_active_subnet() -> None:
+    controller, network = create(net(), config(compression=[NAS, TEACHER]))
+    own(controller).multi_elasticity_handler.activate_minimum_subnet()
+    stripped = network.nncf.strip()
+    assert type(stripped) is Net
+    torch.testing.assert_close(stripped(images()), network(images()), rtol=1e-5, atol=1e-6)
+    _, quantized = create(net(), config(compression=[NAS, INT8]))
+    with pytest.raises(ModelError, match="NNCF cannot strip from a subnet"):
+        quantized.nncf.strip()
