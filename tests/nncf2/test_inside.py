@@ -16,9 +16,11 @@ from nncf.torch.algo_selector import PT_COMPRESSION_ALGORITHMS
 from nncf.torch.compression_method_api import PTCompressionAlgorithmController
 from nncf.torch.nncf_network import NNCFNetwork
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import bootstrapnas_ext
 from bootstrapnas_ext import BootstrapNASController, EpochBasedTrainingAlgorithm, SearchAlgorithm, extract
+from bootstrapnas_ext.config import BNAdaptationInitArgs, ModelEvaluationArgs
 from bootstrapnas_ext.errors import CheckpointError, ConfigError, ModelError
 from tests.nncf2.nets import SHAPE, Encoder, Net, config, create, images, net
 from tests.zoo import some_subnets
@@ -54,6 +56,19 @@ def test_settings_are_read_from_both_kinds_of_block() -> None:
         controller, _ = create(net(), config(**keys))
         widths = [choice.values for choice in controller.supernet.space.choices if choice.dimension == "width"]
         assert set(widths) == {(32, 16)}
+
+
+def test_data_and_evaluation_come_along_with_nncfs_config() -> None:
+    settings = nncf.NNCFConfig.from_dict({"input_info": {"sample_size": SHAPE}, "bootstrapNAS": {}})
+    batches = DataLoader(TensorDataset(images(8), torch.zeros(8)), batch_size=4)
+    nncf.torch.register_default_init_args(settings, batches, model_eval_fn=lambda _: 12.5)
+    controller, network = create(net(), settings)
+    assert controller.nncf_config == settings
+    assert controller.nncf_config.get_extra_struct(ModelEvaluationArgs).eval_fn(network) == 12.5
+    struct = controller.nncf_config.get_extra_struct(BNAdaptationInitArgs)
+    args, kwargs = struct.wrap(next(iter(struct.data_loader)))
+    assert torch.equal(args[0], images(8)[:4])
+    assert not kwargs
 
 
 def test_two_blocks_are_an_error() -> None:
