@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 
 from bootstrapnas_ext.config.rules import (
     Dimensions,
-    FormerName,
     PositiveInt,
     Rule,
     Scope,
@@ -120,7 +119,7 @@ class WidthConfig:
 
     width_multipliers: Multipliers | None = None
     width_step: PositiveInt | None = None
-    min_width: Annotated[PositiveInt | None, FormerName("min_out_channels")] = None
+    min_width: PositiveInt | None = None
     max_num_widths: PositiveInt | None = None
     divisor: PositiveInt = 8
     filter_importance: Literal["L1", "L2", "geometric_median", "external"] = "L1"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -11,10 +12,11 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
 
 from bootstrapnas_ext.config.keys import InputInfo, TopLevel
+from bootstrapnas_ext.config.nncf2 import translate
 from bootstrapnas_ext.config.rules import Scopes, TopLevelScope, scope_list
 from bootstrapnas_ext.config.search import SearchConfig
 from bootstrapnas_ext.config.training import TrainingConfig
-from bootstrapnas_ext.config.validation import read_config
+from bootstrapnas_ext.config.validation import format_path, read_config
 from bootstrapnas_ext.errors import ConfigError
 
 
@@ -86,25 +88,23 @@ class NNCFConfig(dict[str, Any]):
     @classmethod
     def from_dict(cls, nncf_dict: dict[str, Any]) -> NNCFConfig:
         """
-        Returns a config with a copy of the dictionary.
+        Returns a config with a copy of the dictionary. Words of NNCF 2 are brought into those of today, each with a
+        warning that says what to write.
 
         :param nncf_dict: JSON-like: dictionaries, lists, strings, numbers, booleans, ``None``.
         :raises ConfigError: If a key is unknown or a value is wrong; the message has a line for each.
         """
-        read_config(nncf_dict)
-        return cls(copy.deepcopy(nncf_dict))
+        return cls(_checked(copy.deepcopy(nncf_dict)))
 
     @classmethod
     def from_json(cls, path: str | PathLike[str]) -> NNCFConfig:
         """
-        Returns the config in a JSON file.
+        Returns the config in a JSON file. Words of NNCF 2 are read as in :meth:`from_dict`.
 
         :param path: Path of the file.
         :raises ConfigError: If the file cannot be read or is not JSON, a key is unknown, or a value is wrong.
         """
-        loaded = _load_json(Path(path))
-        read_config(loaded, source=str(path))
-        return cls(loaded)
+        return cls(_checked(_load_json(Path(path)), source=str(path)))
 
     def register_extra_structs(self, struct_list: Iterable[NNCFExtraConfigStruct]) -> None:
         """
@@ -170,7 +170,7 @@ class BootstrapNASConfig:
         :param config: An :class:`NNCFConfig` or a plain dictionary of the same keys.
         :raises ConfigError: If the config has no `bootstrapNAS` block, a key is unknown, or a value is wrong.
         """
-        keys = read_config(config)
+        keys = read_config(_translated(config))
         if keys.bootstrapNAS is None:
             msg = "$: 'bootstrapNAS' is missing; give it, at least as \"bootstrapNAS\": {} for all defaults"
             raise ConfigError(msg)
@@ -197,7 +197,7 @@ def input_infos(config: dict[str, Any]) -> tuple[InputInfo, ...]:
     :param config: An :class:`NNCFConfig` or a plain dictionary of the same keys.
     :raises ConfigError: If a key is unknown, or a value is wrong.
     """
-    inputs = read_config(config).input_info or ()
+    inputs = read_config(translate(config).config).input_info or ()
     return (inputs,) if isinstance(inputs, InputInfo) else inputs
 
 
@@ -235,6 +235,22 @@ def register_default_init_args(
     if model_eval_fn is not None:
         nncf_config.register_extra_structs([ModelEvaluationArgs(model_eval_fn)])
     return nncf_config
+
+
+def _checked(config: Any, source: str = "") -> Any:
+    """Returns a config in the words of today, after a check."""
+    result = _translated(config, source, stacklevel=4)
+    read_config(result, source)
+    return result
+
+
+def _translated(config: Any, source: str = "", stacklevel: int = 3) -> Any:
+    """Returns a config in the words of today, after a warning for each of NNCF 2's."""
+    result, changes = translate(config)
+    prefix = f"{source}: " if source else ""
+    for path, message in changes:
+        warnings.warn(f"{prefix}{format_path(path)}: {message}", UserWarning, stacklevel=stacklevel)
+    return result
 
 
 def _load_json(path: Path) -> Any:

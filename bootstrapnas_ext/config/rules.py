@@ -21,16 +21,6 @@ class Rule(NamedTuple):
     value: float
 
 
-class FormerName(NamedTuple):
-    """
-    An older spelling of a key that configs still use, attached to its type by ``Annotated``.
-
-    :param name: The older spelling.
-    """
-
-    name: str
-
-
 @dataclass(frozen=True, eq=False)  # types are hashed with their annotations, and sets have no hash
 class Registered:
     """

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from bootstrapnas_ext.config.keys import TopLevel
-from bootstrapnas_ext.config.rules import FormerName, Rule
+from bootstrapnas_ext.config.rules import Rule
 
 Schema = dict[str, Any]
 
@@ -85,20 +85,8 @@ def _object(cls: Any) -> Schema:
         elif field.default_factory is dataclasses.MISSING:
             required.append(field.name)
         properties[field.name] = described
-        for former in former_names(hints[field.name]):
-            text = f"Older name of `{field.name}`."
-            properties[former] = {**described, "description": text, "deprecated": True}
     schema = {"type": "object", "properties": properties, "additionalProperties": False}
     return {**schema, "required": required} if required else schema
-
-
-def former_names(hint: Any) -> list[str]:
-    """
-    Returns the older spellings of a key.
-
-    :param hint: The type of the key.
-    """
-    return [former.name for former in getattr(hint, "__metadata__", ()) if isinstance(former, FormerName)]
 
 
 def _param_texts(cls: type) -> dict[str, str]:

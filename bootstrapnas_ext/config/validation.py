@@ -16,7 +16,7 @@ from jsonschema.validators import extend
 
 from bootstrapnas_ext.config.keys import TopLevel
 from bootstrapnas_ext.config.rules import Checked, HasRules, Violation, suggest
-from bootstrapnas_ext.config.schema import Schema, former_names, json_schema, objects, type_in_words
+from bootstrapnas_ext.config.schema import Schema, json_schema, objects, type_in_words
 from bootstrapnas_ext.errors import ConfigError
 
 Path = tuple[str | int, ...]
@@ -183,12 +183,8 @@ class _Reader:
     def _read_dataclass(self, cls: Any, raw: dict[str, Any], path: Path) -> Any:
         hints, values = get_type_hints(cls, include_extras=True), {}
         for field in dataclasses.fields(cls):
-            for key in (field.name, *former_names(hints[field.name])):
-                if key in raw and field.name in values:
-                    message = f"is the older name of {field.name!r}, which is given too; remove one of them"
-                    self.violations.append(Violation((*path, key), message))
-                elif key in raw:
-                    values[field.name] = self.read(hints[field.name], raw[key], (*path, key))
+            if field.name in raw:
+                values[field.name] = self.read(hints[field.name], raw[field.name], (*path, field.name))
         if any(broken[: len(path)] == path for broken in self._broken):
             return None
         result = cls(**values)

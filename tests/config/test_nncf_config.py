@@ -19,7 +19,7 @@ from bootstrapnas_ext.config import (
 )
 from bootstrapnas_ext.errors import ConfigError
 
-# The shape of the configs that were published for NNCF 2.x: several keys that nothing checked then.
+# The shape of the configs that were published for NNCF 2.x.
 PUBLISHED = {
     "model": "resnet50_cifar10",
     "input_info": {"sample_size": [1, 3, 32, 32]},
@@ -37,7 +37,7 @@ PUBLISHED = {
             },
             "elasticity": {
                 "available_elasticity_dims": ["width", "depth"],
-                "width": {"max_num_widths": 3, "min_out_channels": 32, "width_step": 32, "width_multipliers": [1, 0.8]},
+                "width": {"max_num_widths": 3, "min_width": 32, "width_step": 32, "width_multipliers": [1, 0.8]},
                 "depth": {"mode": "manual", "skipped_blocks": [["relu__1", "relu__2"]]},
             },
         },

@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator
 
 from bootstrapnas_ext.config import BootstrapNASConfig, json_schema
 from bootstrapnas_ext.config.document import schema_text
-from bootstrapnas_ext.config.rules import FormerName, PositiveInt, Rule
+from bootstrapnas_ext.config.rules import PositiveInt, Rule
 from bootstrapnas_ext.config.schema import objects, schema_of, type_in_words
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +47,7 @@ class Outer:
     """
 
     one: Inner | tuple[Inner, ...] | None = None
-    pair: Annotated[tuple[str, str] | None, FormerName("couple")] = None
+    pair: tuple[str, str] | None = None
     kind: Literal["a", "b"] = "a"
     names: str | tuple[str, ...] | None = None
 
@@ -119,7 +119,6 @@ def test_dataclass_becomes_an_object() -> None:
         "description": "Two names.",
         "default": None,
     }
-    assert schema["properties"]["couple"]["deprecated"] is True
     assert schema["properties"]["one"]["description"] == "One, with a text of two lines."
 
 

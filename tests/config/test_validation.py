@@ -146,10 +146,6 @@ def test_what_the_schema_refuses(path: str, value: object, line: str) -> None:
             "external_importance_path: is used with the filter importance 'external' only",
         ),
         (
-            {"width": {"min_width": 8, "min_out_channels": 8}},
-            "width.min_out_channels: is the older name of 'min_width', which is given too",
-        ),
-        (
             {"width": {"overwrite_groups": [["a"]], "overwrite_groups_widths": [[8], [4]]}},
             "overwrite_groups_widths: must have one list of widths for each of `overwrite_groups`, but got 2 for 1",
         ),

@@ -1,0 +1,234 @@
+"""Configs of NNCF 2: what they wrote otherwise, brought into the words of today."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from bootstrapnas_ext.config.rules import Violation
+
+Block = dict[str, Any]
+Path = tuple[str | int, ...]
+
+
+class Translation(NamedTuple):
+    """
+    A config in the words of today.
+
+    :param config: What was given, with a copy of the block that may have changed.
+    :param changes: Where NNCF 2 wrote something else, and what to write now.
+    """
+
+    config: Any
+    changes: tuple[Violation, ...]
+
+
+_BLOCK = "bootstrapNAS"
+_TRAINING: Path = (_BLOCK, "training")
+_ELASTICITY: Path = (*_TRAINING, "elasticity")
+_SEARCH: Path = (_BLOCK, "search")
+_STAGES: Path = (*_TRAINING, "schedule", "list_stage_descriptions")
+
+_RENAMED: dict[Path, dict[str, str]] = {
+    (*_ELASTICITY, "width"): {"min_out_channels": "min_width", "max_num_params": "max_num_widths"},
+    (*_ELASTICITY, "kernel"): {"max_num_params": "max_num_kernels"},
+}
+
+_LEFT_OUT_IF_NEGATIVE: dict[Path, dict[str, str]] = {
+    (*_ELASTICITY, "width"): {"max_num_widths": "no limit"},
+    (*_ELASTICITY, "kernel"): {"max_num_kernels": "no limit"},
+    _SEARCH: {"ref_acc": "the accuracy of the input model"},
+}
+
+_FORGETTING = {"num_bn_forget_samples": "the statistics of every subnet are computed anew"}
+_REFERENCE_POINTS = "the search finds the whole Pareto front; `constraints` choose from it"
+_WITHOUT_MEANING: dict[Path, dict[str, str]] = {
+    _TRAINING: {"train_steps": "give the number of steps to the loop"},
+    (*_TRAINING, "batchnorm_adaptation"): _FORGETTING,
+    (*_SEARCH, "batchnorm_adaptation"): _FORGETTING,
+    (*_ELASTICITY, "width"): {"add_dynamic_inputs": "what follows a width is found from the graph"},
+    (*_ELASTICITY, "depth"): {
+        "hw_fused_ops": "blocks are whole parts of the graph",
+        "skip_dependencies": "blocks that follow one another are found from the graph",
+    },
+    _SEARCH: {
+        "num_constraints": "`constraints` names each limit",
+        "compression": "NNCF 2 did not read it either",
+        "aspiration_points": _REFERENCE_POINTS,
+        "epsilon": _REFERENCE_POINTS,
+        "weights": _REFERENCE_POINTS,
+        "extreme_points_as_ref_points": _REFERENCE_POINTS,
+    },
+}
+
+_DISTILLATION_LOSSES = {"softmax": "kl", "mse": "mse"}
+
+
+def translate(config: Any) -> Translation:
+    """
+    Returns a config that NNCF 2 read in the words of today. What is wrong in it stays wrong.
+
+    .. code-block:: python
+
+        >>> old = {"bootstrapNAS": {"training": {"elasticity": {"width": {"min_out_channels": 8}}}}}
+        >>> translate(old).config
+        {'bootstrapNAS': {'training': {'elasticity': {'width': {'min_width': 8}}}}}
+
+    :param config: A JSON-like dictionary.
+    """
+    result = {**config, _BLOCK: copy.deepcopy(config[_BLOCK])} if _at(config, (_BLOCK,)) else config
+    return Translation(result, tuple(_changes(result)))
+
+
+def _changes(config: Any) -> Iterator[Violation]:
+    """Changes a config in place, and yields what it did."""
+    for where, names in _RENAMED.items():
+        yield from _rename(_at(config, where), where, names)
+    for where, meanings in _LEFT_OUT_IF_NEGATIVE.items():
+        yield from _leave_out(_at(config, where), where, meanings)
+    for where, reasons in _WITHOUT_MEANING.items():
+        yield from _drop(_at(config, where), where, reasons)
+    yield from _multipliers(_at(config, (*_ELASTICITY, "width")))
+    yield from _external_importance(_at(config, (*_ELASTICITY, "width")))
+    yield from _depth_mode(_at(config, (*_ELASTICITY, "depth")))
+    yield from _search_algorithm(_at(config, _SEARCH))
+    yield from _distillation(_at(config, _TRAINING))
+    yield from _sandwich(_at(config, _TRAINING), _TRAINING)
+    yield from _stages(_at(config, _TRAINING))
+
+
+def _at(config: Any, path: Path) -> Block:
+    """Returns the object at a path, an empty one if there is none."""
+    for key in path:
+        config = config.get(key) if isinstance(config, dict) else None
+    return config if isinstance(config, dict) else {}
+
+
+def _number(value: Any) -> float | None:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _rename(block: Block, where: Path, names: Mapping[str, str]) -> Iterator[Violation]:
+    for old, new in names.items():
+        if old not in block:
+            continue
+        value = block.pop(old)
+        if new in block:
+            yield Violation((*where, old), f"is the older name of `{new}`, which is given too and counts; remove it")
+        else:
+            block[new] = value
+            yield Violation((*where, old), f"is the older name of `{new}`; rename it")
+
+
+def _leave_out(block: Block, where: Path, meanings: Mapping[str, str]) -> Iterator[Violation]:
+    for key, meaning in meanings.items():
+        number = _number(block.get(key))
+        if number is not None and number < 0:
+            del block[key]
+            yield Violation((*where, key), f"was {number:g} for {meaning}, which is said by leaving `{key}` out now")
+
+
+def _drop(block: Block, where: Path, reasons: Mapping[str, str]) -> Iterator[Violation]:
+    for key, reason in reasons.items():
+        if key in block:
+            del block[key]
+            yield Violation((*where, key), f"has no meaning here and is left out: {reason}; remove it")
+
+
+def _multipliers(width: Block) -> Iterator[Violation]:
+    given = width.get("width_multipliers")
+    if isinstance(given, list | tuple) and given and all(_number(one) is not None for one in given):
+        wanted = sorted({*given, 1}, reverse=True)
+        if len(wanted) != len(given):
+            width["width_multipliers"] = wanted
+            path = (*_ELASTICITY, "width", "width_multipliers")
+            yield Violation(path, f"must contain 1, the given model's own width, and nothing twice; write {wanted}")
+
+
+def _external_importance(width: Block) -> Iterator[Violation]:
+    if width.get("external_importance_path") is not None and width.get("filter_importance") != "external":
+        width["filter_importance"] = "external"
+        path = (*_ELASTICITY, "width", "external_importance_path")
+        yield Violation(path, 'counts with `filter_importance` "external" only; write that, too')
+
+
+def _depth_mode(depth: Block) -> Iterator[Violation]:
+    if depth.get("mode") == "manual" and depth.get("skipped_blocks") is None:
+        del depth["mode"]
+        path = (*_ELASTICITY, "depth", "mode")
+        yield Violation(path, '"manual" needs `skipped_blocks`; without, blocks are found automatically; remove it')
+
+
+def _search_algorithm(search: Block) -> Iterator[Violation]:
+    if search.get("algorithm") == "RNSGA2":
+        search["algorithm"] = "NSGA2"
+        yield Violation((*_SEARCH, "algorithm"), '"RNSGA2" is run as "NSGA2", without reference points; write that')
+
+
+def _distillation(training: Block) -> Iterator[Violation]:
+    """Reads NNCF 2's way to say that subnets learn from the given model."""
+    path = (*_TRAINING, "compression")
+    given = training.get("compression")
+    blocks = given if isinstance(given, list) else [given]
+    if given in ({}, []):
+        del training["compression"]
+        yield Violation(path, "is empty, for no distillation; remove it")
+    elif len(blocks) == 1 and isinstance(blocks[0], dict) and blocks[0].get("type") in _DISTILLATION_LOSSES:
+        block = blocks[0]
+        if block.get("algorithm") != "knowledge_distillation" or "distillation" in training:
+            return
+        new = {"source": "input_model", "loss": _DISTILLATION_LOSSES[block["type"]]}
+        new |= {"weight": block["scale"]} if "scale" in block else {}
+        new |= {"temperature": block["temperature"]} if "temperature" in block and new["loss"] == "kl" else {}
+        del training["compression"]
+        training["distillation"] = new
+        yield Violation(path, f"is `distillation` now; write {new}")
+
+
+def _sandwich(block: Block, where: Path) -> Iterator[Violation]:
+    if isinstance(block.get("sandwich_rule"), bool):
+        wanted = block.pop("sandwich_rule")
+        if wanted:
+            block["strategy"] = "sandwich"
+        hint = 'write "strategy": "sandwich"' if wanted else "remove it"
+        yield Violation((*where, "sandwich_rule"), f"is the older name of a `strategy`; {hint}")
+
+
+def _stages(training: Block) -> Iterator[Violation]:
+    stages = _at(training, ("schedule",)).get("list_stage_descriptions")
+    before: dict[str, Any] = {"depth_indicator": 1}
+    for index, stage in enumerate(stages if isinstance(stages, list) else ()):
+        if not isinstance(stage, dict):
+            continue
+        where = (*_STAGES, index)
+        yield from _sandwich(stage, where)
+        yield from _indicators(stage, where, before)
+        before |= {key: stage[key] for key in ("depth_indicator", "width_indicator") if key in stage}
+        rate = _number(stage.get("sample_rate"))
+        if rate is not None and rate <= 0:
+            del stage["sample_rate"]
+            yield Violation((*where, "sample_rate"), f"must be at least 1, but got {rate:g}, which is taken for 1")
+        length, epochs = _number(stage.get("epochs_lr")), _number(stage.get("epochs", 1))
+        if training.get("lr_schedule") is None and length is not None and epochs is not None and 0 < length < epochs:
+            stage["epochs_lr"] = stage["epochs"]
+            yield Violation(
+                (*where, "epochs_lr"),
+                f"must be at least `epochs`, else the learning rate is zero before the stage ends, but got {length:g}, "
+                f"which is taken for {epochs:g}",
+            )
+
+
+def _indicators(stage: Block, where: Path, before: Mapping[str, Any]) -> Iterator[Violation]:
+    """Zero kept what the stage before had; a width indicator of -1 opened all widths."""
+    for key in ("depth_indicator", "width_indicator"):
+        if _number(stage.get(key)) == 0:
+            if key in before:
+                stage[key] = before[key]
+            else:
+                del stage[key]
+            kept = f"write {before[key]}" if key in before else "leave it out"
+            yield Violation((*where, key), f"was 0 to keep what the stage before has; {kept}")
+    if _number(stage.get("width_indicator")) == -1:
+        del stage["width_indicator"]
+        yield Violation((*where, "width_indicator"), "was -1 for all widths, which is said by leaving it out now")
