@@ -323,7 +323,7 @@ def make_controller(
     input_model = _nncf.copy_of(model)
     supernet = Supernet(model, example, config.training.elasticity)
     try:
-        for sentence in unheeded_settings(supernet, config.training.elasticity):
+        for sentence in unheeded_settings(supernet, supernet.config):
             warnings.warn(sentence, UserWarning, stacklevel=4)  # where `create_compressed_model` was called
         controller = kind(supernet, input_model, config, nncf_config)
         if compression_state is not None:

@@ -19,6 +19,7 @@ from bootstrapnas_ext.caches import Caches
 from bootstrapnas_ext.config import ElasticityConfig
 from bootstrapnas_ext.cost import Cost, CostModel, Shape
 from bootstrapnas_ext.elasticity import ELASTICITIES, ActiveSubnet, Elasticity, Refused
+from bootstrapnas_ext.elasticity.nncf2_names import with_own_names
 from bootstrapnas_ext.errors import CheckpointError, ModelError, SubnetError
 from bootstrapnas_ext.execution import Executor
 from bootstrapnas_ext.graph import ModelGraph, propagate
@@ -49,6 +50,7 @@ class Supernet:
             small = model(x)
         print(supernet.cost(supernet.space.minimum).macs)
 
+    :ivar config: What is elastic; names of NNCF 2 in it were replaced by those of this model.
     :ivar refused: Names of choices that are none because the model's own code fails with less, to what it says.
     :param model: A model on any device, in any mode.
     :param example: What to call it with: an :class:`ExampleInput`, a tensor, a tuple or list of positional arguments,
@@ -76,8 +78,9 @@ class Supernet:
             raise
         _nncf.wrap(model, self._run)
         try:
+            self.config = with_own_names(config, model, self.graph)
             self.refused: dict[str, str] = {}
-            while found := self._assemble(config):
+            while found := self._assemble(self.config):
                 self.refused |= found
             self._costs = CostModel(self.graph, self.shape)
             for port in self.executor.ports:
