@@ -304,15 +304,19 @@ def _measured_with(controller: BootstrapNASController, names: Sequence[str]) -> 
     adaptation = config.batchnorm_adaptation
     samples = 0 if controller.calibration(adaptation) is None else adaptation.num_bn_adaptation_samples
     return {
-        "super-network": _fingerprint(controller.supernet.model),
+        "super-network": fingerprint(controller.supernet.model),
         "measured": names,
         "num_bn_adaptation_samples": samples,
         "latency": asdict(config.latency) if LATENCY in names else None,
     }
 
 
-def _fingerprint(model: nn.Module) -> str:
-    """Returns a short text that differs where any tensor of two models differs."""
+def fingerprint(model: nn.Module) -> str:
+    """
+    Returns a short text that differs where any tensor of two models differs.
+
+    :param model: Any model.
+    """
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         if isinstance(tensor, Tensor):  # a module's extra state may be anything

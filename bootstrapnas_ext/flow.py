@@ -103,11 +103,8 @@ def create_compressed_model(
     check_model(model)
     name = _algorithm_name(nncf_config)
     builder = ALGORITHMS.get(name)
-    example = _example(model, nncf_config, dummy_forward_fn)
-    if wrap_inputs_fn is not None:
-        example = ExampleInput(*wrap_inputs_fn(example.args, example.kwargs))
-    device = next((parameter.device for parameter in model.parameters()), None)
-    controller = builder(model, nncf_config, example if device is None else example.to(device), compression_state)
+    example = example_input(model, nncf_config, dummy_forward_fn, wrap_inputs_fn)
+    controller = builder(model, nncf_config, example, compression_state)
     is_writer = dump_graphs and "log_dir" in nncf_config and processes.rank() == 0
     if is_writer and isinstance(controller, BootstrapNASController):
         try:
@@ -132,10 +129,30 @@ def _algorithm_name(config: NNCFConfig) -> str:
     return names[0]
 
 
-def _example(model: nn.Module, config: NNCFConfig, dummy_forward_fn: Callable[[nn.Module], Any] | None) -> ExampleInput:
+def example_input(
+    model: nn.Module,
+    nncf_config: NNCFConfig,
+    dummy_forward_fn: Callable[[nn.Module], Any] | None = None,
+    wrap_inputs_fn: Callable[[tuple[Any, ...], dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]]] | None = None,
+) -> ExampleInput:
+    """
+    Returns what a model is traced with, on its device.
+
+    :param model: The model.
+    :param nncf_config: Its ``input_info`` says what the model takes.
+    :param dummy_forward_fn: Calls the model, in place of what the config says.
+    :param wrap_inputs_fn: Changes the arguments.
+    :raises ConfigError: If nothing says what the model takes.
+    :raises ModelError: If the function fails, or does not call the model.
+    """
     if dummy_forward_fn is not None:
-        return from_forward(model, dummy_forward_fn)
-    return from_input_info(input_infos(config))
+        example = from_forward(model, dummy_forward_fn)
+    else:
+        example = from_input_info(input_infos(nncf_config))
+    if wrap_inputs_fn is not None:
+        example = ExampleInput(*wrap_inputs_fn(example.args, example.kwargs))
+    device = next((parameter.device for parameter in model.parameters()), None)
+    return example if device is None else example.to(device)
 
 
 class ElasticityHandler:

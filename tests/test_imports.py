@@ -48,7 +48,7 @@ BASE: dict[str, set[str]] = {
     "report": {"search", "graph"},
 }
 """The stages."""
-FLOW = {"calibration", "deployment", "flow", "algorithms", "inside_nncf2", ""}
+FLOW = {"calibration", "deployment", "flow", "algorithms", "compat", "inside_nncf2", ""}
 """What is on top and may import anything below; `` is the package's own ``__init__``."""
 WITHOUT_TORCH = ("errors", "registry", "space", "config", "search", "graph", "cost")
 

@@ -77,6 +77,35 @@ def to_onnx(module: nn.Module, example: ExampleInput) -> bytes:
     raise ExportError(msg) from errors[1]
 
 
+def renamed(model: bytes, inputs: Sequence[str] | None, outputs: Sequence[str] | None) -> bytes:
+    """
+    Returns an ONNX model with other names of its inputs and outputs.
+
+    :param model: The model.
+    :param inputs: Names of all inputs in order; as they are if not given.
+    :param outputs: Names of all outputs in order; as they are if not given.
+    :raises ExportError: If there are more or less names.
+    """
+    if inputs is None and outputs is None:
+        return model
+    loaded = onnx.load_from_string(model)
+    names: dict[str, str] = {}
+    for kind, values, given in (("input", loaded.graph.input, inputs), ("output", loaded.graph.output, outputs)):
+        if given is not None and len(given) != len(values):
+            found = [value.name for value in values]
+            msg = f"`{kind}_names` must name {len(values)} {kind}s, which are {found}, but got {list(given)}."
+            raise ExportError(msg)
+        names |= {value.name: name for value, name in zip(values, given or (), strict=False)}
+    for part in (*loaded.graph.input, *loaded.graph.output):
+        part.name = names.get(part.name, part.name)
+    for node in loaded.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    onnx.checker.check_model(loaded)
+    result: bytes = loaded.SerializeToString()
+    return result
+
+
 def _run(module: nn.Module, example: ExampleInput, batch: int) -> dict[str, Tensor]:
     try:
         return output_tensors(module(*example.args, **example.kwargs))

@@ -118,6 +118,21 @@ def test_batches_of_one_sample_are_left_out() -> None:
     torch.testing.assert_close(module[1].running_mean, data[0].mean((0, 2, 3)))
 
 
+def test_norms_that_do_not_run_are_left_as_they_are() -> None:
+    class Skips(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm2d(3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x
+
+    module = Skips()
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    recalibrate_batchnorm(module, batches(4))
+    assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items())
+
+
 @pytest.mark.parametrize("data", [[], batches(1, 1)])
 def test_no_batch_is_an_error(data: list[Tensor]) -> None:
     with pytest.raises(DataError, match="at least one batch of two samples or more"):

@@ -1,0 +1,227 @@
+"""Checkpoints of NNCF 2's super-networks: read by an allow-list, and turned into those of today."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bootstrapnas_ext.config import BootstrapNASConfig
+from bootstrapnas_ext.elasticity.kernel import CropHook
+from bootstrapnas_ext.errors import CheckpointError
+from bootstrapnas_ext.inputs import ExampleInput
+from bootstrapnas_ext.supernet import Supernet
+
+# The one class in NNCF 2's checkpoints that is none of PyTorch's; it is read as the number that it stands for.
+_Stage = type("CompressionStage", (int,), {"__module__": "nncf.api.compression"})
+
+_PADDING = ".nncf_padding_value"
+_MATRIX = re.compile(r"(?P<module>.+)\.pre_ops\.\d+\.op\.\d+to(?P<size>\d+)_matrix")
+# NNCF 2 stopped there, and took whole multiples.
+_SMALLEST_KERNEL = 3
+_MULTIPLE = 8
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """
+    Reads a dictionary of tensors and plain values, on the CPU. No code from the file runs.
+
+    :param path: The file.
+    :raises CheckpointError: If it is missing, damaged, or holds anything else.
+    """
+    if not path.is_file():
+        msg = f"There is no checkpoint at {path}; check the path."
+        raise CheckpointError(msg)
+    try:
+        with torch.serialization.safe_globals([_Stage]):
+            contents: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load documents no errors of its own: they depend on which bytes are damaged
+        msg = f"The checkpoint {path} is damaged, or holds more than tensors and plain values; use another one."
+        raise CheckpointError(msg) from error
+    if not isinstance(contents, dict):
+        msg = f"The checkpoint {path} must hold a dictionary, but it holds {type(contents).__name__}."
+        raise CheckpointError(msg)
+    return contents
+
+
+def is_of_nncf2(state: Mapping[str, Any]) -> bool:
+    """
+    Returns whether a compression state was written by NNCF 2.
+
+    :param state: Any dictionary.
+    """
+    return "builder_state" in state
+
+
+def convert(
+    model: nn.Module, example: ExampleInput, state: Mapping[str, Any], weights: Mapping[str, Any]
+) -> tuple[Supernet, dict[str, Any]]:
+    """
+    Makes the super-network that NNCF 2 had made of a model, with its weights.
+
+    :param model: The model that NNCF 2 was given; changed in place.
+    :param example: What to call it with.
+    :param state: The content of ``last_elasticity.pth``, or ``training_algo_state`` of ``supernet_last.pth``.
+    :param weights: The content of ``last_model_weights.pth``, or ``model_state`` of ``supernet_last.pth``.
+    :return: The super-network, and the ``elasticity`` block of a config that makes the same again.
+    :raises CheckpointError: If these are not NNCF 2's, or those of another model.
+    """
+    parts = _builder_states(state)
+    own_weights, matrices = _sorted_out(weights)
+    _check_weights(model, own_weights)
+    block = _elasticity(parts, model)
+    config = BootstrapNASConfig.from_nncf({"bootstrapNAS": {"training": {"elasticity": block}}})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*has names of NNCF 2")  # what is returned has those of today
+        supernet = Supernet(model, example, config.training.elasticity)
+    try:
+        _load(supernet, own_weights, matrices)
+    except BaseException:
+        supernet.release()
+        raise
+    return supernet, _with_own_names(block, supernet)
+
+
+def _builder_states(state: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns what each dimension was built from, by its name."""
+    try:
+        builder = state["builder_state"]
+        if "progressive_shrinking" in builder:
+            builder = builder["progressive_shrinking"]["elasticity_builder_state"]
+        parts: Mapping[str, Any] = builder["elasticity"]["builder_states"]
+    except (KeyError, TypeError) as error:
+        msg = f"The elasticity must be the `last_elasticity.pth` of a super-network of NNCF 2, but it has no {error}."
+        raise CheckpointError(msg) from error
+    return parts
+
+
+def _sorted_out(weights: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[tuple[str, int], Tensor]]:
+    """Returns the model's own weights, and the matrix of each layer and smaller kernel size."""
+    own: dict[str, Tensor] = {}
+    matrices: dict[tuple[str, int], Tensor] = {}
+    for name, tensor in weights.items():
+        found = _MATRIX.fullmatch(name)
+        if found is not None:
+            matrices[found["module"], int(found["size"])] = tensor
+        elif not name.endswith(_PADDING):
+            own[name] = tensor
+    return own, matrices
+
+
+def _check_weights(model: nn.Module, weights: Mapping[str, Any]) -> None:
+    here = model.state_dict()
+    for name in sorted(here.keys() | weights.keys()):
+        one, other = (_shape(tensors.get(name)) for tensors in (weights, here))
+        if one != other:
+            msg = (
+                f"The checkpoint is of another model: {name!r} is {one} there, but {other} in the model that is given."
+            )
+            raise CheckpointError(msg)
+
+
+def _shape(tensor: Any) -> str:
+    return f"of shape {tuple(tensor.shape)}" if isinstance(tensor, Tensor) else "missing"
+
+
+def _elasticity(parts: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
+    """Returns the block of a config that says what NNCF 2 had made elastic, with its names."""
+    found = dict(_dimensions(parts, model))
+    return {"available_elasticity_dims": list(found), **found}
+
+
+def _dimensions(parts: Mapping[str, Any], model: nn.Module) -> Iterator[tuple[str, dict[str, Any]]]:
+    if "width" in parts:
+        params, groups = parts["width"]["elasticity_params"], parts["width"]["grouped_node_names_to_prune"]
+        given = params.get("overwrite_groups_widths") or [None] * len(groups)
+        widths = [one or _widths(_channels(model, group[0]), params) for group, one in zip(groups, given, strict=True)]
+        several = [index for index, one in enumerate(widths) if len(one) > 1]
+        if several:
+            yield (
+                "width",
+                {
+                    "overwrite_groups": [groups[index] for index in several],
+                    "overwrite_groups_widths": [widths[index] for index in several],
+                    "filter_importance": params["filter_importance"],
+                    "external_importance_path": params["external_importance_path"],
+                },
+            )
+    if "kernel" in parts and parts["kernel"]["node_names_to_make_elastic"]:
+        most = parts["kernel"]["elasticity_params"]["max_num_kernels"]
+        yield (
+            "kernel",
+            {
+                "min_kernel_size": _SMALLEST_KERNEL,
+                "max_num_kernels": most if most > 0 else None,
+                "target_scopes": parts["kernel"]["node_names_to_make_elastic"],
+            },
+        )
+    if "depth" in parts and parts["depth"]["skipped_blocks"]:
+        blocks = [[one["start_node_name"], one["end_node_name"]] for one in parts["depth"]["skipped_blocks"]]
+        yield "depth", {"mode": "manual", "skipped_blocks": blocks}
+
+
+def _channels(model: nn.Module, name: str) -> int:
+    """Returns how many channels a layer makes that NNCF 2 had named."""
+    path = ".".join(re.findall(r"\[([^\]]+)\]", name))
+    try:
+        weight = model.get_submodule(path).weight
+    except AttributeError as error:
+        msg = f"The checkpoint is of another model: it has the layer {name!r}, which the model that is given does not."
+        raise CheckpointError(msg) from error
+    assert isinstance(weight, Tensor)
+    return weight.shape[0]
+
+
+def _widths(channels: int, params: Mapping[str, Any]) -> list[int]:
+    """Returns the widths that NNCF 2 gave a layer, largest first."""
+    lowest, step = params["min_width"], params["width_step"]
+    if channels <= lowest:
+        return [channels]
+    if params["width_multipliers"]:
+        parts = (int(channels * part) for part in sorted(params["width_multipliers"], reverse=True))
+        wanted: Sequence[int] = [channels, *(max(width - width % _MULTIPLE, lowest) for width in parts)]
+    else:
+        wanted = range(channels, lowest - 1, -step)
+    most = params["max_num_widths"]
+    return list(dict.fromkeys(wanted))[: most if most > 0 else None]
+
+
+def _load(supernet: Supernet, weights: Mapping[str, Tensor], matrices: dict[tuple[str, int], Tensor]) -> None:
+    missing = dict(matrices)
+    hooks = [hook for part in supernet.elasticities for hook in part.hooks if isinstance(hook.module, CropHook)]
+    with torch.no_grad():
+        for hook in hooks:
+            module = supernet.graph.ops[supernet.graph.op_index[hook.op]].module
+            assert isinstance(hook.module, CropHook)
+            for size, matrix in hook.module.matrices.items():
+                given = missing.pop((module, int(size)), None)
+                if given is None or given.shape != matrix.shape:
+                    msg = f"The checkpoint is of another model: it has no matrix for kernel {size} of {module!r}."
+                    raise CheckpointError(msg)
+                matrix.copy_(given.T)  # NNCF 2 multiplied from the other side
+    if missing:
+        layer, smaller = next(iter(missing))
+        msg = f"The checkpoint is of another model: {layer!r} has a kernel of {smaller} there, but cannot have it here."
+        raise CheckpointError(msg)
+    supernet.model.load_state_dict(weights, strict=False)
+
+
+def _with_own_names(block: dict[str, Any], supernet: Supernet) -> dict[str, Any]:
+    """Returns the block with names of today, and without keys that say nothing."""
+    config = supernet.config
+    names: dict[str, dict[str, Any]] = {
+        "width": {"overwrite_groups": config.width.overwrite_groups},
+        "kernel": {"target_scopes": config.kernel.target_scopes},
+        "depth": {"skipped_blocks": config.depth.skipped_blocks},
+    }
+    return {
+        key: {name: value for name, value in {**part, **names[key]}.items() if value is not None}
+        if key in names
+        else part
+        for key, part in block.items()
+    }

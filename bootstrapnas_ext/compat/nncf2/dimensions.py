@@ -1,0 +1,230 @@
+"""The three elastic dimensions as NNCF 2 wrote them: widths by group, kernels in a list, depth by what is skipped."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import Any
+
+import numpy as np
+
+from bootstrapnas_ext.errors import SubnetError
+from bootstrapnas_ext.space import Choice, SearchSpace
+from bootstrapnas_ext.supernet import Supernet
+
+_MOST_DEPTHS = 100_000
+
+
+class ElasticityDim(Enum):
+    """An elastic dimension."""
+
+    KERNEL = "kernel"
+    WIDTH = "width"
+    DEPTH = "depth"
+
+
+class DimensionHandler(ABC):
+    """
+    Reads and writes one dimension of a subnet in NNCF 2's form.
+
+    :param supernet: The super-network.
+    :param rng: The source of random subnets.
+    """
+
+    dimension: ElasticityDim
+
+    def __init__(self, supernet: Supernet, rng: np.random.Generator) -> None:
+        self.supernet = supernet
+        self._rng = rng
+        self.space = supernet.space
+
+    @property
+    def space(self) -> SearchSpace:
+        """The subnets that may be proposed: all, or those that a stage of training opens."""
+        return self._space
+
+    @space.setter
+    def space(self, space: SearchSpace) -> None:
+        self._space = space
+        self.choices: tuple[Choice, ...] = tuple(
+            choice for choice in space.choices if choice.dimension == self.dimension.value
+        )
+
+    @abstractmethod
+    def get_search_space(self) -> Any:
+        """Returns all values of all variables."""
+
+    @abstractmethod
+    def config_of(self, values: Mapping[str, int]) -> Any:
+        """
+        Returns NNCF 2's form of a subnet.
+
+        :param values: Choice name to value, of this dimension at least.
+        """
+
+    @abstractmethod
+    def values_of(self, config: Any) -> dict[str, int]:
+        """
+        Returns choice names and values, the inverse of :meth:`config_of`.
+
+        :param config: NNCF 2's form.
+        :raises SubnetError: If it is another super-network's.
+        """
+
+    @abstractmethod
+    def variables(self) -> list[int]:
+        """Returns for each variable how many values it has."""
+
+    @abstractmethod
+    def config_at(self, indices: Sequence[int]) -> Any:
+        """
+        Returns NNCF 2's form of what a search algorithm proposes.
+
+        :param indices: The index of a value for each variable.
+        """
+
+    def get_active_config(self) -> Any:
+        """Returns what runs now."""
+        return self.config_of(self.supernet.active)
+
+    def get_maximum_config(self) -> Any:
+        """Returns the largest subnet."""
+        return self.config_of(self.space.maximum)
+
+    def get_minimum_config(self) -> Any:
+        """Returns the smallest subnet."""
+        return self.config_of(self.space.minimum)
+
+    def get_random_config(self) -> Any:
+        """Returns a random subnet, every value of a choice equally likely."""
+        return self.config_of(self.space.sample(self._rng))
+
+    def activate_subnet_for_config(self, config: Any) -> None:
+        """
+        Makes the model run this part of a subnet; the other dimensions stay.
+
+        :param config: NNCF 2's form.
+        :raises SubnetError: If it is another super-network's.
+        """
+        self.supernet.set_active({**self.supernet.active, **self.values_of(config)})
+
+    def activate_supernet(self) -> None:
+        """Makes this dimension as large as in the given model."""
+        self.activate_subnet_for_config(self.config_of(self.supernet.space.maximum))
+
+
+class WidthHandler(DimensionHandler):
+    """Widths: a dictionary from the number of a group of channels to how many of them are active."""
+
+    dimension = ElasticityDim.WIDTH
+
+    def get_search_space(self) -> dict[int, list[int]]:
+        return {index: list(choice.values) for index, choice in enumerate(self.choices)}
+
+    def config_of(self, values: Mapping[str, int]) -> dict[int, int]:
+        return {index: values[choice.name] for index, choice in enumerate(self.choices)}
+
+    def values_of(self, config: Mapping[int, int]) -> dict[str, int]:
+        for group in config:
+            if not isinstance(group, int) or not 0 <= group < len(self.choices):
+                msg = f"A group of channels must be a number below {len(self.choices)}, but got {group!r}."
+                raise SubnetError(msg)
+        return {self.choices[group].name: width for group, width in config.items()}
+
+    def variables(self) -> list[int]:
+        return [len(choice.values) for choice in self.choices]
+
+    def config_at(self, indices: Sequence[int]) -> dict[int, int]:
+        return {number: self.choices[number].values[index] for number, index in enumerate(indices)}
+
+    def get_group_id_by_node_name(self, node_name: str) -> int | None:
+        """
+        Returns the number of a layer's group of channels, ``None`` if its width is not elastic.
+
+        :param node_name: The path of the first layer that makes the channels, as in the name of the choice.
+        """
+        names = [choice.name.partition(":")[2] for choice in self.choices]
+        return names.index(node_name) if node_name in names else None
+
+    def reorganize_weights(self) -> None:
+        """Sorts channels by importance, most important first."""
+        self.supernet.reorganize()
+
+
+class KernelHandler(DimensionHandler):
+    """Kernels: a list of sizes, one for each elastic kernel."""
+
+    dimension = ElasticityDim.KERNEL
+
+    def get_search_space(self) -> list[list[int]]:
+        return [list(choice.values) for choice in self.choices]
+
+    def config_of(self, values: Mapping[str, int]) -> list[int]:
+        return [values[choice.name] for choice in self.choices]
+
+    def values_of(self, config: Sequence[int]) -> dict[str, int]:
+        if len(config) != len(self.choices):
+            msg = f"A config has {len(config)} kernel sizes, but this super-network has {len(self.choices)} kernels."
+            raise SubnetError(msg)
+        return {choice.name: size for choice, size in zip(self.choices, config, strict=True)}
+
+    def variables(self) -> list[int]:
+        return [len(choice.values) for choice in self.choices]
+
+    def config_at(self, indices: Sequence[int]) -> list[int]:
+        return [choice.values[index] for choice, index in zip(self.choices, indices, strict=True)]
+
+
+class DepthHandler(DimensionHandler):
+    """Depth: a list of the numbers of all blocks that are skipped, of each chain the last ones."""
+
+    dimension = ElasticityDim.DEPTH
+
+    def __init__(self, supernet: Supernet, rng: np.random.Generator) -> None:
+        super().__init__(supernet, rng)
+        starts = [0, *itertools.accumulate(choice.values[0] for choice in self.choices)]
+        self._blocks = {
+            choice.name: range(start, end) for choice, start, end in zip(self.choices, starts, starts[1:], strict=False)
+        }
+
+    def get_search_space(self) -> list[list[int]]:
+        size = math.prod(len(choice.values) for choice in self.choices)
+        if size > _MOST_DEPTHS:
+            msg = (
+                f"NNCF 2's form of depth is a list of all combinations, of which there are {size} here; use the "
+                "choices of `supernet.space` instead."
+            )
+            raise SubnetError(msg)
+        every = itertools.product(*(choice.values for choice in self.choices))
+        names = [choice.name for choice in self.choices]
+        configs = [self.config_of(dict(zip(names, values, strict=True))) for values in every]
+        return [*sorted(filter(None, configs), key=lambda config: (len(config), config)), []]
+
+    def config_of(self, values: Mapping[str, int]) -> list[int]:
+        return [number for name, blocks in self._blocks.items() for number in blocks[values[name] :]]
+
+    def values_of(self, config: Sequence[int]) -> dict[str, int]:
+        unknown = set(config).difference(*self._blocks.values())
+        if unknown:
+            count = sum(map(len, self._blocks.values()))
+            msg = f"A skipped block must be a number below {count}, but got {sorted(unknown, key=str)}."
+            raise SubnetError(msg)
+        return {name: _running(blocks, config) for name, blocks in self._blocks.items()}
+
+    def variables(self) -> list[int]:
+        return [len(self.get_search_space())]
+
+    def config_at(self, indices: Sequence[int]) -> list[int]:
+        (index,) = indices
+        return self.get_search_space()[index]
+
+
+def _running(blocks: range, skipped: Sequence[int]) -> int:
+    """Returns how many blocks of a chain run: only its last ones may be skipped, as in NNCF 2."""
+    run = len(blocks)
+    while run and blocks[run - 1] in skipped:
+        run -= 1
+    return run

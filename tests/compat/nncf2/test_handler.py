@@ -1,0 +1,178 @@
+"""Subnets in NNCF 2's form: what the multi-elasticity handler says and does."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+import pytest
+import torch
+
+from bootstrapnas_ext.compat.nncf2 import ElasticityDim, MultiElasticityHandler
+from bootstrapnas_ext.compat.nncf2 import dimensions as dimensions_module
+from bootstrapnas_ext.config import DepthConfig, ElasticityConfig, KernelConfig, WidthConfig
+from bootstrapnas_ext.errors import SubnetError
+from bootstrapnas_ext.supernet import Supernet
+from tests.compat.nncf2.nas_script import Net
+
+WIDTH, KERNEL, DEPTH = ElasticityDim.WIDTH, ElasticityDim.KERNEL, ElasticityDim.DEPTH
+# What NNCF 2.19 makes of this net: kernels of 3 and more, widths in steps of 4.
+NNCF2 = ElasticityConfig(width=WidthConfig(min_width=4, width_step=4), kernel=KernelConfig(min_kernel_size=3))
+
+
+def handler_of(**options: Any) -> MultiElasticityHandler:
+    config = ElasticityConfig(**options) if options else NNCF2
+    return MultiElasticityHandler(Supernet(Net(), torch.ones(1, 3, 8, 8), config), seed=0)
+
+
+@pytest.fixture
+def handler() -> MultiElasticityHandler:
+    return handler_of()
+
+
+def test_search_space_and_variables(handler: MultiElasticityHandler) -> None:
+    widths = [16, 12, 8, 4]
+    assert handler.get_available_elasticity_dims() == [WIDTH, KERNEL, DEPTH]
+    assert handler.get_search_space() == {
+        "width": {0: widths, 1: widths, 2: widths},
+        "kernel": [[5, 3], [5, 3]],
+        "depth": [[1], [0, 1], []],
+    }
+    assert handler.width_search_space == {0: widths, 1: widths, 2: widths}
+    assert handler.kernel_search_space == [[5, 3], [5, 3]]
+    assert handler.depth_search_space == [[1], [0, 1], []]
+    assert handler.get_design_vars_info() == (6, [3, 3, 3, 1, 1, 2])
+
+
+def test_largest_and_smallest(handler: MultiElasticityHandler) -> None:
+    maximum = {WIDTH: {0: 16, 1: 16, 2: 16}, KERNEL: [5, 5], DEPTH: []}
+    minimum = {WIDTH: {0: 4, 1: 4, 2: 4}, KERNEL: [3, 3], DEPTH: [0, 1]}
+    assert handler.get_active_config() == handler.get_maximum_config() == OrderedDict(maximum)
+    handler.activate_minimum_subnet()
+    assert handler.get_active_config() == handler.get_minimum_config() == OrderedDict(minimum)
+    assert handler.supernet.active == handler.supernet.space.minimum
+    handler.activate_maximum_subnet()
+    assert handler.supernet.active == handler.supernet.space.maximum
+    handler.activate_random_subnet()
+    assert handler.supernet.active != handler.supernet.space.maximum
+    handler.activate_supernet()
+    assert handler.supernet.active == handler.supernet.space.maximum
+
+
+def test_a_config_activates_what_it_says(handler: MultiElasticityHandler) -> None:
+    config = OrderedDict([(WIDTH, {0: 8, 1: 4, 2: 12}), (KERNEL, [3, 5]), (DEPTH, [1])])
+    handler.activate_subnet_for_config(config)
+    assert handler.get_active_config() == config
+    assert dict(handler.supernet.active) == {
+        "width:stem": 8,
+        "width:blocks.0.conv1": 4,
+        "width:blocks.1.conv1": 12,
+        "kernel:blocks.0.conv1": 3,
+        "kernel:blocks.1.conv1": 5,
+        "depth:blocks.0": 1,
+    }
+    handler.activate_subnet_for_config({DEPTH: []})
+    assert handler.get_active_config() == {**config, DEPTH: []}
+
+
+def test_only_the_last_blocks_of_a_chain_are_skipped(handler: MultiElasticityHandler) -> None:
+    handler.activate_subnet_for_config({DEPTH: [0]})
+    assert handler.get_active_config()[DEPTH] == []
+
+
+def test_variables_of_a_search_are_a_config(handler: MultiElasticityHandler) -> None:
+    assert handler.get_config_from_pymoo([0, 3, 1, 1, 0, 2]) == OrderedDict(
+        [(WIDTH, {0: 16, 1: 4, 2: 12}), (KERNEL, [3, 5]), (DEPTH, [])]
+    )
+
+
+def test_random_configs_are_in_the_space_and_repeat_with_the_seed() -> None:
+    one, other = handler_of(), handler_of()
+    configs = [one.get_random_config() for _ in range(5)]
+    assert configs == [other.get_random_config() for _ in range(5)]
+    assert all(one.config_of(one.subnet_of(config)) == config for config in configs)
+    assert len({str(config) for config in configs}) > 1
+
+
+def test_flops_are_twice_the_macs_of_one_sample(handler: MultiElasticityHandler) -> None:
+    config = NNCF2
+    batch = MultiElasticityHandler(Supernet(Net(), torch.ones(4, 3, 8, 8), config), seed=0)
+    for one in (handler, batch):
+        flops, weights = one.count_flops_and_weights_for_active_subnet()
+        cost = handler.supernet.cost(handler.supernet.space.maximum)
+        assert (flops, weights) == (2 * cost.macs, cost.weights)
+
+
+def test_disabled_dimensions_stay(handler: MultiElasticityHandler) -> None:
+    handler.disable_all()
+    assert handler.get_active_config() == handler.get_search_space() == {}
+    handler.enable_elasticity(DEPTH)
+    handler.activate_minimum_subnet()
+    assert handler.supernet.active["depth:blocks.0"] == 0
+    assert handler.supernet.active["width:stem"] == 16
+    handler.enable_all()
+    handler.disable_elasticity(DEPTH)
+    assert list(handler.get_active_config()) == [WIDTH, KERNEL]
+    assert handler.get_design_vars_info() == (5, [3, 3, 3, 1, 1])
+
+
+def test_one_dimension_alone(handler: MultiElasticityHandler) -> None:
+    assert handler.width_handler is not None
+    assert handler.kernel_handler is not None
+    handler.width_handler.activate_subnet_for_config({1: 8})
+    assert handler.get_active_config()[WIDTH] == {0: 16, 1: 8, 2: 16}
+    handler.kernel_handler.activate_subnet_for_config([3, 3])
+    handler.width_handler.activate_supernet()
+    assert handler.get_active_config()[WIDTH] == {0: 16, 1: 16, 2: 16}
+    assert handler.get_active_config()[KERNEL] == [3, 3]
+    width = handler_of(available_elasticity_dims=("width",))
+    assert width.depth_handler is None
+    assert width.get_available_elasticity_dims() == [WIDTH]
+
+
+def test_channels_are_sorted(handler: MultiElasticityHandler) -> None:
+    width = handler.width_handler
+    assert isinstance(width, dimensions_module.WidthHandler)
+    weight = handler.supernet.model.get_parameter("blocks.0.conv1.weight")
+    width.reorganize_weights()
+    sums = weight.abs().sum((1, 2, 3))
+    assert torch.equal(sums, sums.sort(descending=True).values)
+    assert width.get_group_id_by_node_name("blocks.0.conv1") == 1
+    assert width.get_group_id_by_node_name("fc") is None
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({WIDTH: {7: 8}}, "A group of channels must be a number below 3, but got 7"),
+        ({WIDTH: {0: 5}}, r"must be one of \[16, 12, 8, 4\], but got 5"),
+        ({KERNEL: [3]}, "has 1 kernel sizes, but this super-network has 2 kernels"),
+        ({KERNEL: [3, 1]}, r"must be one of \[5, 3\], but got 1"),
+        ({DEPTH: [2]}, r"A skipped block must be a number below 2, but got \[2\]"),
+    ],
+)
+def test_what_is_not_in_the_space(handler: MultiElasticityHandler, config: Any, message: str) -> None:
+    with pytest.raises(SubnetError, match=message):
+        handler.activate_subnet_for_config(config)
+    assert handler.supernet.active == handler.supernet.space.maximum
+
+
+def test_more_depths_than_a_list_can_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dimensions_module, "_MOST_DEPTHS", 3)
+    handler = handler_of(available_elasticity_dims=("depth",), depth=DepthConfig(mode="independent"))
+    with pytest.raises(SubnetError, match="list of all combinations, of which there are 4 here; use"):
+        handler.get_search_space()
+    assert handler.get_random_config()[DEPTH] in ([], [0], [1], [0, 1])
+
+
+def test_what_a_stage_opens_travels_with_the_state(handler: MultiElasticityHandler) -> None:
+    space = handler.supernet.space.restrict({"width": 2, "depth": 2})
+    handler.open(["width", "depth"], space)
+    other = handler_of()
+    other.load_state(handler.get_state())
+    for one in (handler, other):
+        assert one.get_search_space() == {
+            "width": {0: [16, 12], 1: [16, 12], 2: [16, 12]},
+            "depth": [[1], []],
+        }
+        assert one.get_minimum_config() == {WIDTH: {0: 12, 1: 12, 2: 12}, DEPTH: [1]}

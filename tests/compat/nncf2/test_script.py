@@ -1,0 +1,144 @@
+"""A script that was written for NNCF 2.19 runs to its end after its imports are changed."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from bootstrapnas_ext.compat.nncf2 import ElasticityDim
+from bootstrapnas_ext.errors import CheckpointError
+from tests.compat.nncf2 import nas_script
+
+OLD = pytest.mark.filterwarnings("ignore:.*was -1 for")
+pytestmark = OLD
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, torch.nn.Module, dict[str, Any]]:
+    """The folder of a run, its model with the best subnet active, and what it printed."""
+    folder = tmp_path_factory.mktemp("run")
+    with pytest.warns(UserWarning, match="was -1 for"):
+        network, result = nas_script.main(folder)
+    return folder, network, result
+
+
+def test_files(trained: tuple[Path, Any, Any]) -> None:
+    files = {path.name for path in trained[0].iterdir() if not path.name.startswith("events.out")}
+    assert files == {
+        "best_subnet.onnx",
+        "cache_MACs.csv",
+        "cache_top1_acc.csv",
+        "last_elasticity.pth",
+        "last_model_weights.pth",
+        "search_progression.csv",
+        "search_progression.png",
+        "subnetwork_best.pth",
+        "supernet_best.pth",
+        "supernet_last.pth",
+        "trials.db",
+    }
+
+
+def test_what_it_returns_has_the_form_of_nncf_2(trained: tuple[Path, Any, dict[str, Any]]) -> None:
+    result = trained[2]
+    assert list(result["best_config"]) == [ElasticityDim.WIDTH, ElasticityDim.KERNEL, ElasticityDim.DEPTH]
+    assert result["space"] == {
+        "width": {0: [16, 12, 8], 1: [16, 12, 8], 2: [16, 12, 8]},  # the last stage opens three widths
+        "kernel": [[3, 1], [5, 3, 1], [3, 1], [5, 3, 1], [3, 1]],
+        "depth": [[1], [0, 1], []],
+    }
+    assert result["variables"] == (9, [2, 2, 2, 1, 2, 1, 2, 1, 2])
+    assert result["maximum"][1] == (2 * 64 * 17888 - 2 * 63 * 48, 17888)
+    macs, accuracy = result["metrics"]
+    assert macs == result["best"][1][0] / 2e6
+    assert accuracy == pytest.approx(result["best"][0])
+    assert len(result["records"]) == 6
+    first = result["records"][0]
+    assert first[0] == {
+        ElasticityDim.WIDTH: {0: 16, 1: 16, 2: 16},
+        ElasticityDim.KERNEL: [3, 5, 3, 5, 3],
+        ElasticityDim.DEPTH: [],
+    }
+    assert (first[1], first[3], first[2], first[4]) == (
+        "MACs",
+        "top1_acc",
+        result["maximum"][1][0] / 2e6,
+        pytest.approx(-result["maximum"][0]),
+    )
+
+
+def test_the_best_is_the_cheapest_that_is_accurate_enough(trained: tuple[Path, Any, dict[str, Any]]) -> None:
+    records, reference = trained[2]["records"], -trained[2]["records"][0][4]
+    cheap = min((record for record in records if -record[4] >= reference - 50), key=lambda record: record[2])
+    assert trained[2]["best_config"] == cheap[0]
+
+
+def test_the_exported_file_computes_what_the_best_subnet_computes(trained: tuple[Path, Any, Any]) -> None:
+    folder, network, _ = trained
+    images = torch.rand(5, 3, 8, 8)
+    session = onnxruntime.InferenceSession(folder / "best_subnet.onnx")
+    (found,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+    with torch.no_grad():
+        np.testing.assert_allclose(found, network.eval()(images).numpy(), atol=1e-4)
+
+
+def test_tables(trained: tuple[Path, Any, Any]) -> None:
+    folder = trained[0]
+    with (folder / "search_progression.csv").open(encoding="utf-8", newline="") as file:
+        assert [len(row) for row in csv.reader(file)] == [5] * 6
+    best = torch.load(folder / "subnetwork_best.pth", weights_only=True)
+    assert best["best_efficiency"] == trained[2]["metrics"][0]
+    assert best["subnet_config"]["depth"] == trained[2]["best_config"][ElasticityDim.DEPTH]
+
+
+def test_a_search_of_its_own_continues_from_the_files(
+    trained: tuple[Path, Any, dict[str, Any]], tmp_path: Path
+) -> None:
+    folder = trained[0]
+    _, result = nas_script.search_only(tmp_path, folder / "last_elasticity.pth", folder / "last_model_weights.pth")
+    assert result["best_config"] == trained[2]["best_config"]
+    assert result["records"] == trained[2]["records"]
+    assert result["space"] == trained[2]["space"]
+
+
+def test_a_training_that_was_cut_off_goes_on(trained: tuple[Path, Any, dict[str, Any]], tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    class CutError(Exception):
+        pass
+
+    def cut(*args: Any) -> None:
+        calls.append(args[3])
+        if len(calls) == 2:
+            raise CutError
+        nas_script.train_epoch(*args)
+
+    network, config, _, train_loader, val_loader = nas_script.ready(tmp_path)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    training = nas_script.EpochBasedTrainingAlgorithm.from_config(network, config)
+    with pytest.raises(CutError):
+        training.run(cut, train_loader, nas_script.validate, val_loader, optimizer, tmp_path)
+    assert not (tmp_path / "supernet_best.pth").exists()  # only the last stage counts
+    network, result = nas_script.main(tmp_path, tmp_path / "supernet_last.pth")
+    assert calls == [0, 1]
+    whole = torch.load(trained[0] / "last_model_weights.pth", weights_only=True)
+    mine = torch.load(tmp_path / "last_model_weights.pth", weights_only=True)
+    assert all(torch.equal(whole[name], mine[name]) for name in whole)
+    assert result["metrics"] == trained[2]["metrics"]
+
+
+def test_trials_of_other_weights_are_not_taken_over(trained: tuple[Path, Any, Any], tmp_path: Path) -> None:
+    folder = trained[0]
+    weights = torch.load(folder / "last_model_weights.pth", weights_only=True)
+    weights["fc.bias"] = weights["fc.bias"] + 1
+    torch.save(weights, tmp_path / "weights.pth")
+    shutil.copy(folder / "trials.db", tmp_path)
+    with pytest.raises(CheckpointError, match="holds another search and cannot be resumed: super-network is"):
+        nas_script.search_only(tmp_path, folder / "last_elasticity.pth", tmp_path / "weights.pth")

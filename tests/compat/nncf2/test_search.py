@@ -1,0 +1,80 @@
+"""Searches with measures of one's own, and what is chosen if no subnet is good enough."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from bootstrapnas_ext.compat.nncf2 import BaseEvaluator, BaseSearchAlgorithm, NNCFConfig
+from tests.compat.nncf2.test_creation import CONFIG, made
+
+
+class Width(BaseEvaluator):
+    """The width of the first layer, read from the active subnet."""
+
+    def __init__(self, controller: Any) -> None:
+        super().__init__("width", 0)
+        self._handler = controller.multi_elasticity_handler
+
+    def evaluate_subnet(self) -> float:
+        return float(self._handler.supernet.active["width:stem"])
+
+
+def searched(folder: Path, **options: Any) -> tuple[Any, Any]:
+    controller, network = made()
+    search = BaseSearchAlgorithm.from_config(
+        network, controller, NNCFConfig.from_dict({**CONFIG, "log_dir": str(folder)})
+    )
+
+    def accuracy(model: nn.Module, _: Any) -> float:
+        assert model is network
+        return 50.0 + controller.multi_elasticity_handler.supernet.active["width:stem"]
+
+    efficiency = Width(controller) if options.pop("width", False) else None
+    return search, search.run(accuracy, None, folder, efficiency, **options)
+
+
+def test_an_evaluator_of_ones_own(tmp_path: Path) -> None:
+    search, (controller, best, found) = searched(tmp_path, width=True, ref_acc=54.5)
+    assert found == [4.0, 54.0]
+    assert controller.multi_elasticity_handler.get_active_config() == best
+    assert [record[1] for record in search.search_records] == ["width"] * 4
+    assert search.efficiency_evaluator_handler.input_model_value == 16
+    assert search.best_vals == [4.0, -54.0]
+
+
+def test_without_a_good_one_it_is_the_maximum(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    search, (controller, best, found) = searched(tmp_path, ref_acc=90)
+    assert "So the maximum subnet is activated" in caplog.text
+    assert best == controller.multi_elasticity_handler.get_maximum_config()
+    assert found == [controller.multi_elasticity_handler.count_flops_and_weights_for_active_subnet()[0] / 2e6, 66.0]
+    assert search.best_vals == [None, None]
+
+
+def test_tolerance_may_be_set(tmp_path: Path) -> None:
+    controller, network = made()
+    search = BaseSearchAlgorithm.from_config(network, controller, NNCFConfig.from_dict(CONFIG))
+    search.acc_delta = 20
+    _, _, found = search.run(lambda *_: 50.0 + controller.controller.supernet.active["width:stem"], None, tmp_path)
+    assert found[1] == 54.0
+
+
+def test_what_was_measured_is_kept(tmp_path: Path) -> None:
+    search, _ = searched(tmp_path, width=True)
+    search.evaluators_to_csv()
+    search.save_evaluators_state()
+    states = torch.load(tmp_path / "evaluators_state.pth", weights_only=True)
+    evaluator = search.efficiency_evaluator_handler.evaluator
+    other = Width(search._elasticity_ctrl)
+    other.update_from_state(states[0])
+    assert other.get_state() == evaluator.get_state()
+    assert len(other.cache) == 4
+    read = Width(search._elasticity_ctrl)
+    read.load_cache_from_csv(tmp_path / "cache_width.csv")
+    assert read.cache == evaluator.cache
+    assert read.retrieve_from_cache(next(iter(read.cache))) == (True, 16.0)
+    assert read.retrieve_from_cache(()) == (False, 0)
