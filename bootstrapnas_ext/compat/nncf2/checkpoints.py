@@ -212,16 +212,13 @@ def _load(supernet: Supernet, weights: Mapping[str, Tensor], matrices: dict[tupl
 
 
 def _with_own_names(block: dict[str, Any], supernet: Supernet) -> dict[str, Any]:
-    """Returns the block with names of today, and without keys that say nothing."""
-    config = supernet.config
+    """Returns the block with names of today, and without dimensions and keys that say nothing."""
+    config, dims = supernet.config, supernet.space.dimensions
     names: dict[str, dict[str, Any]] = {
         "width": {"overwrite_groups": config.width.overwrite_groups},
         "kernel": {"target_scopes": config.kernel.target_scopes},
         "depth": {"skipped_blocks": config.depth.skipped_blocks},
     }
-    return {
-        key: {name: value for name, value in {**part, **names[key]}.items() if value is not None}
-        if key in names
-        else part
-        for key, part in block.items()
-    }
+    parts = {dim: {**block[dim], **names[dim]} for dim in block["available_elasticity_dims"] if dim in dims}
+    given = {dim: {key: value for key, value in part.items() if value is not None} for dim, part in parts.items()}
+    return {"available_elasticity_dims": list(given), **given}

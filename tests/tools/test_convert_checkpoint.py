@@ -1,0 +1,222 @@
+"""
+Super-networks of NNCF 2.19 become super-networks of this package that compute the same.
+
+The checkpoint beside this file is one of ``make_nncf2_checkpoint``; where NNCF 2.19 is installed, another one is made.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bootstrapnas_ext import NNCFConfig, create_compressed_model
+from bootstrapnas_ext.compat.nncf2 import TrainedSuperNet
+from bootstrapnas_ext.compat.nncf2.checkpoints import read_checkpoint
+from bootstrapnas_ext.supernet import Supernet
+from bootstrapnas_ext.training import load_supernet
+from tests.tools.nncf2_net import CONFIG, Net
+from tools.convert_checkpoint import main, with_elasticity
+
+HERE = Path(__file__).parent
+BUNDLED = HERE / "nncf2_checkpoint"
+MODEL = "tests.tools.nncf2_net:Net"
+
+
+def has_nncf2() -> bool:
+    try:
+        return importlib.util.find_spec("nncf.experimental.torch.nas.bootstrapNAS") is not None
+    except ModuleNotFoundError:
+        return False
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        "bundled",
+        pytest.param("made", marks=pytest.mark.skipif(not has_nncf2(), reason="NNCF 2.19 is not installed")),
+    ],
+)
+def made_by_nncf2(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files of NNCF 2.19, and what its subnets compute."""
+    if request.param == "bundled":
+        return BUNDLED
+    folder = tmp_path_factory.mktemp("nncf2")
+    command = [sys.executable, "-m", "tests.tools.make_nncf2_checkpoint", str(folder)]
+    environment = {**os.environ, "NNCF_TORCH_LEGACY_TRACING": "1"}
+    subprocess.run(command, cwd=HERE.parents[1], env=environment, check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """Converts into ``out``; returns the exit code and what was printed."""
+
+    def run_tool(source: Path, model: str = MODEL, config: Mapping[str, Any] = CONFIG) -> tuple[int, str]:
+        (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        options = ("--config", tmp_path / "config.json", "--model", model, "--num-classes", 5)
+        files = ("--elasticity", source / "last_elasticity.pth", "--weights", source / "last_model_weights.pth")
+        code = main([str(option) for option in (*options, *files, "--output-dir", tmp_path / "out")])
+        output = capsys.readouterr()
+        return code, output.out if code == 0 else output.err
+
+    return run_tool
+
+
+def subnet_of(old: Mapping[str, Any], state: Mapping[str, Any], supernet: Supernet) -> dict[str, int]:
+    """What NNCF 2.19 calls a subnet, by the layers that its checkpoint names."""
+
+    def path(name: str) -> str:
+        return ".".join(re.findall(r"\[([^\]]+)\]", name))
+
+    parts = state["builder_state"]["elasticity"]["builder_states"]
+    groups, kernels = parts["width"]["grouped_node_names_to_prune"], parts["kernel"]["node_names_to_make_elastic"]
+    known = {choice.name for choice in supernet.space.choices}
+    sizes = {f"width:{path(name)}": old["width"][index] for index, group in enumerate(groups) for name in group}
+    sizes |= {f"kernel:{path(name)}": size for name, size in zip(kernels, old["kernel"], strict=True)}
+    (depth,) = (choice for choice in supernet.space.choices if choice.dimension == "depth")
+    running = depth.values[0] - len(old["depth"])
+    return {name: size for name, size in sizes.items() if name in known} | {depth.name: running}
+
+
+def test_the_bundled_files_are_small() -> None:
+    assert sum(path.stat().st_size for path in BUNDLED.iterdir()) < 100_000
+
+
+def test_every_subnet_computes_the_same(
+    made_by_nncf2: Path, run: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    code, output = run(made_by_nncf2)
+    assert code == 0, output
+    assert "A super-network of 13,824 subnets." in output
+    for name in ("config.json", "supernet.pt", "last_elasticity.pth", "last_model_weights.pth"):
+        assert f"Written: {tmp_path / 'out' / name}" in output
+
+    controller, model = create_compressed_model(Net().eval(), NNCFConfig.from_json(tmp_path / "out" / "config.json"))
+    load_supernet(controller.supernet, tmp_path / "out" / "supernet.pt")
+    expected = torch.load(made_by_nncf2 / "outputs.pth", weights_only=True)
+    state = read_checkpoint(made_by_nncf2 / "last_elasticity.pth")
+    assert len({str(subnet) for subnet in expected["subnets"]}) > 10
+    for old, outputs, (flops, weights) in zip(expected["subnets"], expected["outputs"], expected["flops"], strict=True):
+        subnet = subnet_of(old, state, controller.supernet)
+        with controller.supernet.activate(subnet), torch.no_grad():
+            torch.testing.assert_close(model(expected["images"]), outputs, atol=1e-5, rtol=1e-5)
+        cost = controller.supernet.cost(subnet)
+        assert (2 * cost.macs, cost.weights) == (flops, weights)
+
+
+def test_scripts_with_old_names_read_what_was_written(run: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
+    assert run(BUNDLED)[0] == 0
+    out = tmp_path / "out"
+    config = NNCFConfig.from_json(out / "config.json")
+    supernet = TrainedSuperNet.from_checkpoint(
+        Net(), config, out / "last_elasticity.pth", out / "last_model_weights.pth"
+    )
+    expected = torch.load(BUNDLED / "outputs.pth", weights_only=True)
+    assert supernet.get_search_space()["width"] == {0: [8, 6, 4, 2], 1: [*range(16, 0, -2)], 2: [*range(16, 0, -2)]}
+    supernet.activate_maximal_subnet()
+    with torch.no_grad():
+        assert supernet.get_active_subnet().eval()(expected["images"]).shape == (2, 5)
+
+
+def test_the_checkpoint_that_holds_a_whole_training(run: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
+    state = read_checkpoint(BUNDLED / "last_elasticity.pth")
+    builder = {"progressive_shrinking": {"elasticity_builder_state": state["builder_state"]}}
+    torch.save({"builder_state": builder}, tmp_path / "last_elasticity.pth")
+    shutil.copy(BUNDLED / "last_model_weights.pth", tmp_path)
+    assert run(tmp_path)[0] == 0
+
+
+def test_stages_train_what_there_is() -> None:
+    stages = [{"train_dims": ["kernel"], "epochs": 1}, {"train_dims": ["kernel", "depth"], "epochs": 2}, {"epochs": 3}]
+    old = {
+        "bootstrapNAS": {"training": {"schedule": {"list_stage_descriptions": stages}}},
+        "ignored_scopes": "a",
+        "x": 1,
+    }
+    config = with_elasticity(old, {"available_elasticity_dims": ["depth"]})
+    assert config == {
+        "x": 1,
+        "bootstrapNAS": {
+            "training": {
+                "schedule": {
+                    "list_stage_descriptions": [
+                        {"train_dims": ["depth"], "epochs": 2},
+                        {"train_dims": ["depth"], "epochs": 3},
+                    ]
+                },
+                "elasticity": {"available_elasticity_dims": ["depth"]},
+            }
+        },
+    }
+
+
+def damaged(folder: Path, change: str) -> Path:
+    """A folder with files that are not what they must be."""
+    for name in ("last_elasticity.pth", "last_model_weights.pth"):
+        shutil.copy(BUNDLED / name, folder)
+    weights = torch.load(folder / "last_model_weights.pth", weights_only=True)
+    state = read_checkpoint(folder / "last_elasticity.pth")
+    parts = state["builder_state"]["elasticity"]["builder_states"]
+    matrix = next(name for name in weights if "7to5_matrix" in name)
+    if change == "missing":
+        (folder / "last_elasticity.pth").unlink()
+    elif change == "code":
+        torch.save({"builder_state": Path()}, folder / "last_elasticity.pth")
+    elif change == "no state":
+        torch.save({"a": 1}, folder / "last_elasticity.pth")
+    elif change == "no matrix":
+        del weights[matrix]
+    elif change == "other matrix":
+        weights[matrix.replace("blocks.0.conv2", "blocks.0.conv1")] = weights[matrix]
+    elif change == "other layer":
+        group = parts["width"]["grouped_node_names_to_prune"][0]
+        group[0] = "Net/NNCFConv2d[head]/conv2d_0"
+    elif change == "other block":
+        parts["depth"]["skipped_blocks"][0]["end_node_name"] = "Net/Sequential[blocks]/Block[0]/ReLU[relu]/relu__9"
+    if change in ("no matrix", "other matrix"):
+        torch.save(weights, folder / "last_model_weights.pth")
+    if change in ("other layer", "other block"):
+        torch.save({"builder_state": state["builder_state"]}, folder / "last_elasticity.pth")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("missing", r"There is no checkpoint at .*last_elasticity\.pth; check the path"),
+        ("code", r"last_elasticity\.pth is damaged, or holds more than tensors and plain values"),
+        ("no state", "must be the `last_elasticity.pth` of a super-network of NNCF 2, but it has no 'builder_state'"),
+        ("no matrix", r"is of another model: it has no matrix for kernel 5 of 'blocks\.0\.conv2'"),
+        ("other matrix", r"is of another model: 'blocks\.0\.conv1' has a kernel of 5 there, but cannot have it here"),
+        ("other layer", r"is of another model: it has the layer 'Net/NNCFConv2d\[head\]/conv2d_0', which the model"),
+        ("other block", r"depth\.skipped_blocks: must name operations of the model, but got 'Net/.*relu__9'"),
+    ],
+)
+def test_what_is_no_such_checkpoint_is_one_error(
+    run: Callable[..., tuple[int, str]], tmp_path: Path, change: str, message: str
+) -> None:
+    code, output = run(damaged(tmp_path, change))
+    assert code == 2
+    assert re.search(message, output)
+    assert output.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_of_another_model_is_one_error(run: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
+    code, output = run(BUNDLED, "tests.tools.nncf2_net:other")
+    assert code == 2
+    assert output == (
+        "error: The checkpoint is of another model: 'stem.0.weight' is of shape (8, 3, 5, 5) there, but of shape "
+        "(8, 3, 3, 3) in the model that is given.\n"
+    )
