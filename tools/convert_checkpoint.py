@@ -57,9 +57,12 @@ def run(arguments: Sequence[str]) -> None:
     classes = options.num_classes or config.get("num_classes", DEFAULT_CLASSES)
     model = create_model(options.model, classes)
     old, block = convert(
-        model, example_input(model, config), read_checkpoint(options.elasticity), read_checkpoint(options.weights)
+        model,
+        example_input(model, config),
+        _part_of(read_checkpoint(options.elasticity), "training_algo_state"),
+        _part_of(read_checkpoint(options.weights), "model_state"),
     )
-    config = with_elasticity(config, block)
+    config = with_elasticity(config, block, old.space.dimensions)
     # What is written is what the new config makes, not what was converted, so that it must be the same.
     controller, model = create_compressed_model(create_model(options.model, classes), config, dump_graphs=False)
     controller.supernet.load_state_dict(old.state_dict())
@@ -71,16 +74,22 @@ def run(arguments: Sequence[str]) -> None:
         console.print(f"Written: {options.output_dir / name}", highlight=False, soft_wrap=True)
 
 
-def with_elasticity(config: Mapping[str, Any], block: dict[str, Any]) -> NNCFConfig:
+def _part_of(checkpoint: dict[str, Any], key: str) -> dict[str, Any]:
+    """Returns a part of a ``supernet_last.pth``; what is none, is the part itself."""
+    part: dict[str, Any] = checkpoint.get(key, checkpoint)
+    return part
+
+
+def with_elasticity(config: Mapping[str, Any], block: dict[str, Any], dims: Sequence[str]) -> NNCFConfig:
     """
     Returns a config that makes the converted super-network.
 
     :param config: That of the old super-network.
-    :param block: Its ``elasticity``, whose dimensions are those that stages may train.
+    :param block: Its ``elasticity``.
+    :param dims: Dimensions that stages can train, since the model has something elastic of them.
     """
     nas = dict(config.get("bootstrapNAS", {}))
     training = {**nas.get("training", {}), "elasticity": block}
-    dims = block["available_elasticity_dims"]
     stages = training.get("schedule", {}).get("list_stage_descriptions")
     if stages is not None:
         kept = [
@@ -126,8 +135,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--config", type=Path, metavar="FILE", required=True, help="the NNCF config that it was made with")
     add("--model", required=True, help="the model that it was made of: of torchvision, or module.path:function")
     add("--num-classes", type=int, metavar="N", help="classes of the model; those of the config if not given, or 1000")
-    add("--elasticity", type=Path, metavar="FILE", required=True, help="its last_elasticity.pth")
-    add("--weights", type=Path, metavar="FILE", required=True, help="its last_model_weights.pth")
+    add("--elasticity", type=Path, metavar="FILE", required=True, help="its last_elasticity.pth, or supernet_last.pth")
+    add("--weights", type=Path, metavar="FILE", required=True, help="its last_model_weights.pth, or supernet_last.pth")
     add("--output-dir", type=Path, metavar="FOLDER", required=True, help="where to")
     return parser
 

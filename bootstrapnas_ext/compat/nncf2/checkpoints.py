@@ -139,13 +139,12 @@ def _dimensions(parts: Mapping[str, Any], model: nn.Module) -> Iterator[tuple[st
         params, groups = parts["width"]["elasticity_params"], parts["width"]["grouped_node_names_to_prune"]
         given = params.get("overwrite_groups_widths") or [None] * len(groups)
         widths = [one or _widths(_channels(model, group[0]), params) for group, one in zip(groups, given, strict=True)]
-        several = [index for index, one in enumerate(widths) if len(one) > 1]
-        if several:
+        if any(len(one) > 1 for one in widths):
             yield (
                 "width",
                 {
-                    "overwrite_groups": [groups[index] for index in several],
-                    "overwrite_groups_widths": [widths[index] for index in several],
+                    "overwrite_groups": groups,
+                    "overwrite_groups_widths": widths,
                     "filter_importance": params["filter_importance"],
                     "external_importance_path": params["external_importance_path"],
                 },
@@ -212,13 +211,13 @@ def _load(supernet: Supernet, weights: Mapping[str, Tensor], matrices: dict[tupl
 
 
 def _with_own_names(block: dict[str, Any], supernet: Supernet) -> dict[str, Any]:
-    """Returns the block with names of today, and without dimensions and keys that say nothing."""
-    config, dims = supernet.config, supernet.space.dimensions
+    """Returns the block with names of today, and without keys that say nothing."""
+    config = supernet.config
     names: dict[str, dict[str, Any]] = {
         "width": {"overwrite_groups": config.width.overwrite_groups},
         "kernel": {"target_scopes": config.kernel.target_scopes},
         "depth": {"skipped_blocks": config.depth.skipped_blocks},
     }
-    parts = {dim: {**block[dim], **names[dim]} for dim in block["available_elasticity_dims"] if dim in dims}
+    parts = {dim: {**block[dim], **names[dim]} for dim in block["available_elasticity_dims"]}
     given = {dim: {key: value for key, value in part.items() if value is not None} for dim, part in parts.items()}
     return {"available_elasticity_dims": list(given), **given}

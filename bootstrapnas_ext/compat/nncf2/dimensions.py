@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
 import numpy as np
 
+from bootstrapnas_ext.elasticity.base import layer_name
+from bootstrapnas_ext.elasticity.scopes import json_path, named_ops
 from bootstrapnas_ext.errors import SubnetError
 from bootstrapnas_ext.space import Choice, SearchSpace
 from bootstrapnas_ext.supernet import Supernet
@@ -49,9 +51,25 @@ class DimensionHandler(ABC):
     @space.setter
     def space(self, space: SearchSpace) -> None:
         self._space = space
-        self.choices: tuple[Choice, ...] = tuple(
-            choice for choice in space.choices if choice.dimension == self.dimension.value
-        )
+        opened = {choice.name: choice for choice in space.choices}
+        self.choices = tuple(opened.get(choice.name, choice) for choice in self._all_choices())
+
+    def _all_choices(self) -> Iterator[Choice]:
+        """Yields the variables in NNCF 2's order; layers that it counted and that are static here have one value."""
+        for choice in self.supernet.space.choices:
+            if choice.dimension == self.dimension.value:
+                yield choice
+
+    def _elastic(self, values: Mapping[str, int]) -> dict[str, int]:
+        """Returns the values of what is elastic, after a check of what is not."""
+        for choice in self.choices:
+            if (
+                choice.name not in self.supernet.active
+                and values.get(choice.name, choice.values[0]) != choice.values[0]
+            ):
+                msg = f"{choice.name!r} is not elastic and must be {choice.values[0]}, but got {values[choice.name]}."
+                raise SubnetError(msg)
+        return {name: value for name, value in values.items() if name in self.supernet.active}
 
     @abstractmethod
     def get_search_space(self) -> Any:
@@ -117,22 +135,41 @@ class DimensionHandler(ABC):
 
 
 class WidthHandler(DimensionHandler):
-    """Widths: a dictionary from the number of a group of channels to how many of them are active."""
+    """
+    Widths: a dictionary from the number of a group of channels to how many of them are active.
+
+    Groups have the order of the config's `overwrite_groups`, if it has them, or that of the graph.
+    """
 
     dimension = ElasticityDim.WIDTH
+
+    def _all_choices(self) -> Iterator[Choice]:
+        groups = self.supernet.config.width.overwrite_groups
+        if groups is None:
+            yield from super()._all_choices()
+            return
+        known = {choice.name: choice for choice in super()._all_choices()}
+        graph = self.supernet.graph
+        for index, scopes in enumerate(groups):
+            where = json_path("width", "overwrite_groups", index)
+            ops = [graph.ops[graph.op_index[op]] for scope in scopes for op in named_ops(graph, scope, where)]
+            names = [f"width:{layer_name(graph, op.name)}" for op in ops]
+            weights = [graph.values[value] for op in ops for value in op.tensors if graph.values[value].is_constant]
+            elastic = [known[name] for name in names if name in known]
+            yield elastic[0] if elastic else Choice(names[0], weights[0].shape[:1], self.dimension.value)
 
     def get_search_space(self) -> dict[int, list[int]]:
         return {index: list(choice.values) for index, choice in enumerate(self.choices)}
 
     def config_of(self, values: Mapping[str, int]) -> dict[int, int]:
-        return {index: values[choice.name] for index, choice in enumerate(self.choices)}
+        return {index: values.get(choice.name, choice.values[0]) for index, choice in enumerate(self.choices)}
 
     def values_of(self, config: Mapping[int, int]) -> dict[str, int]:
         for group in config:
             if not isinstance(group, int) or not 0 <= group < len(self.choices):
                 msg = f"A group of channels must be a number below {len(self.choices)}, but got {group!r}."
                 raise SubnetError(msg)
-        return {self.choices[group].name: width for group, width in config.items()}
+        return self._elastic({self.choices[group].name: width for group, width in config.items()})
 
     def variables(self) -> list[int]:
         return [len(choice.values) for choice in self.choices]
@@ -155,21 +192,31 @@ class WidthHandler(DimensionHandler):
 
 
 class KernelHandler(DimensionHandler):
-    """Kernels: a list of sizes, one for each elastic kernel."""
+    """Kernels: a list of sizes, one for each two-dimensional convolution, and for others that are elastic."""
 
     dimension = ElasticityDim.KERNEL
+
+    def _all_choices(self) -> Iterator[Choice]:
+        known = {choice.name: choice for choice in super()._all_choices()}
+        graph = self.supernet.graph
+        for op in graph.ops:
+            if op.kind == "conv2d":
+                name = f"kernel:{layer_name(graph, op.name)}"
+                shapes = [graph.values[value].shape for value in op.tensors[1:]]
+                yield known.pop(name, Choice(name, (max(shapes[0][2:]),), self.dimension.value))
+        yield from known.values()
 
     def get_search_space(self) -> list[list[int]]:
         return [list(choice.values) for choice in self.choices]
 
     def config_of(self, values: Mapping[str, int]) -> list[int]:
-        return [values[choice.name] for choice in self.choices]
+        return [values.get(choice.name, choice.values[0]) for choice in self.choices]
 
     def values_of(self, config: Sequence[int]) -> dict[str, int]:
         if len(config) != len(self.choices):
             msg = f"A config has {len(config)} kernel sizes, but this super-network has {len(self.choices)} kernels."
             raise SubnetError(msg)
-        return {choice.name: size for choice, size in zip(self.choices, config, strict=True)}
+        return self._elastic({choice.name: size for choice, size in zip(self.choices, config, strict=True)})
 
     def variables(self) -> list[int]:
         return [len(choice.values) for choice in self.choices]
@@ -179,16 +226,22 @@ class KernelHandler(DimensionHandler):
 
 
 class DepthHandler(DimensionHandler):
-    """Depth: a list of the numbers of all blocks that are skipped, of each chain the last ones."""
+    """
+    Depth: a list of the numbers of all blocks that are skipped, of each chain the last ones.
+
+    Blocks have the order of the config's `skipped_blocks`, if it has them, or that of the graph.
+    """
 
     dimension = ElasticityDim.DEPTH
 
     def __init__(self, supernet: Supernet, rng: np.random.Generator) -> None:
         super().__init__(supernet, rng)
-        starts = [0, *itertools.accumulate(choice.values[0] for choice in self.choices)]
-        self._blocks = {
-            choice.name: range(start, end) for choice, start, end in zip(self.choices, starts, starts[1:], strict=False)
-        }
+        graph = supernet.graph
+        found = {name: blocks for part in supernet.elasticities for name, blocks in part.blocks.items()}
+        ends = {choice.name: [graph.ops[one.ops[-1]].name for one in found[choice.name]] for choice in self.choices}
+        given = supernet.config.depth.skipped_blocks
+        order = [end for names in ends.values() for end in names] if given is None else [last for _, last in given]
+        self._blocks = {name: [order.index(end) for end in names] for name, names in ends.items()}
 
     def get_search_space(self) -> list[list[int]]:
         size = math.prod(len(choice.values) for choice in self.choices)
@@ -204,7 +257,7 @@ class DepthHandler(DimensionHandler):
         return [*sorted(filter(None, configs), key=lambda config: (len(config), config)), []]
 
     def config_of(self, values: Mapping[str, int]) -> list[int]:
-        return [number for name, blocks in self._blocks.items() for number in blocks[values[name] :]]
+        return sorted(number for name, blocks in self._blocks.items() for number in blocks[values[name] :])
 
     def values_of(self, config: Sequence[int]) -> dict[str, int]:
         unknown = set(config).difference(*self._blocks.values())
@@ -222,7 +275,7 @@ class DepthHandler(DimensionHandler):
         return self.get_search_space()[index]
 
 
-def _running(blocks: range, skipped: Sequence[int]) -> int:
+def _running(blocks: Sequence[int], skipped: Sequence[int]) -> int:
     """Returns how many blocks of a chain run: only its last ones may be skipped, as in NNCF 2."""
     run = len(blocks)
     while run and blocks[run - 1] in skipped:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import nn
 from bootstrapnas_ext.compat.nncf2.checkpoints import read_checkpoint
 from bootstrapnas_ext.compat.nncf2.controllers import ElasticityController
 from bootstrapnas_ext.compat.nncf2.creation import create_nncf_network, load_state, resume_compression_from_state
+from bootstrapnas_ext.compat.nncf2.dimensions import ElasticityDim
 from bootstrapnas_ext.compat.nncf2.handler import SubnetConfig
 from bootstrapnas_ext.config import NNCFConfig
 
@@ -82,7 +83,7 @@ class TrainedSuperNet:
         """
         return eval_fn(self._model, **kwargs)
 
-    def eval_subnet(self, config: SubnetConfig, eval_fn: Callable[..., Any], **kwargs: Any) -> Any:
+    def eval_subnet(self, config: Mapping[ElasticityDim, Any], eval_fn: Callable[..., Any], **kwargs: Any) -> Any:
         """
         Activates a subnet and returns what a function finds for it.
 
@@ -93,7 +94,7 @@ class TrainedSuperNet:
         self.activate_config(config)
         return self.eval_active_subnet(eval_fn, **kwargs)
 
-    def activate_config(self, config: SubnetConfig) -> None:
+    def activate_config(self, config: Mapping[ElasticityDim, Any]) -> None:
         """
         Makes the model run a subnet.
 

@@ -35,18 +35,18 @@ def test_search_space_and_variables(handler: MultiElasticityHandler) -> None:
     assert handler.get_available_elasticity_dims() == [WIDTH, KERNEL, DEPTH]
     assert handler.get_search_space() == {
         "width": {0: widths, 1: widths, 2: widths},
-        "kernel": [[5, 3], [5, 3]],
+        "kernel": [[3], [5, 3], [3], [5, 3], [3]],
         "depth": [[1], [0, 1], []],
     }
     assert handler.width_search_space == {0: widths, 1: widths, 2: widths}
-    assert handler.kernel_search_space == [[5, 3], [5, 3]]
+    assert handler.kernel_search_space == [[3], [5, 3], [3], [5, 3], [3]]
     assert handler.depth_search_space == [[1], [0, 1], []]
-    assert handler.get_design_vars_info() == (6, [3, 3, 3, 1, 1, 2])
+    assert handler.get_design_vars_info() == (9, [3, 3, 3, 0, 1, 0, 1, 0, 2])
 
 
 def test_largest_and_smallest(handler: MultiElasticityHandler) -> None:
-    maximum = {WIDTH: {0: 16, 1: 16, 2: 16}, KERNEL: [5, 5], DEPTH: []}
-    minimum = {WIDTH: {0: 4, 1: 4, 2: 4}, KERNEL: [3, 3], DEPTH: [0, 1]}
+    maximum = {WIDTH: {0: 16, 1: 16, 2: 16}, KERNEL: [3, 5, 3, 5, 3], DEPTH: []}
+    minimum = {WIDTH: {0: 4, 1: 4, 2: 4}, KERNEL: [3, 3, 3, 3, 3], DEPTH: [0, 1]}
     assert handler.get_active_config() == handler.get_maximum_config() == OrderedDict(maximum)
     handler.activate_minimum_subnet()
     assert handler.get_active_config() == handler.get_minimum_config() == OrderedDict(minimum)
@@ -60,7 +60,7 @@ def test_largest_and_smallest(handler: MultiElasticityHandler) -> None:
 
 
 def test_a_config_activates_what_it_says(handler: MultiElasticityHandler) -> None:
-    config = OrderedDict([(WIDTH, {0: 8, 1: 4, 2: 12}), (KERNEL, [3, 5]), (DEPTH, [1])])
+    config = OrderedDict([(WIDTH, {0: 8, 1: 4, 2: 12}), (KERNEL, [3, 3, 3, 5, 3]), (DEPTH, [1])])
     handler.activate_subnet_for_config(config)
     assert handler.get_active_config() == config
     assert dict(handler.supernet.active) == {
@@ -81,8 +81,8 @@ def test_only_the_last_blocks_of_a_chain_are_skipped(handler: MultiElasticityHan
 
 
 def test_variables_of_a_search_are_a_config(handler: MultiElasticityHandler) -> None:
-    assert handler.get_config_from_pymoo([0, 3, 1, 1, 0, 2]) == OrderedDict(
-        [(WIDTH, {0: 16, 1: 4, 2: 12}), (KERNEL, [3, 5]), (DEPTH, [])]
+    assert handler.get_config_from_pymoo([0, 3, 1, 0, 1, 0, 0, 0, 2]) == OrderedDict(
+        [(WIDTH, {0: 16, 1: 4, 2: 12}), (KERNEL, [3, 3, 3, 5, 3]), (DEPTH, [])]
     )
 
 
@@ -113,7 +113,7 @@ def test_disabled_dimensions_stay(handler: MultiElasticityHandler) -> None:
     handler.enable_all()
     handler.disable_elasticity(DEPTH)
     assert list(handler.get_active_config()) == [WIDTH, KERNEL]
-    assert handler.get_design_vars_info() == (5, [3, 3, 3, 1, 1])
+    assert handler.get_design_vars_info() == (8, [3, 3, 3, 0, 1, 0, 1, 0])
 
 
 def test_one_dimension_alone(handler: MultiElasticityHandler) -> None:
@@ -121,13 +121,35 @@ def test_one_dimension_alone(handler: MultiElasticityHandler) -> None:
     assert handler.kernel_handler is not None
     handler.width_handler.activate_subnet_for_config({1: 8})
     assert handler.get_active_config()[WIDTH] == {0: 16, 1: 8, 2: 16}
-    handler.kernel_handler.activate_subnet_for_config([3, 3])
+    handler.kernel_handler.activate_subnet_for_config([3, 3, 3, 3, 3])
     handler.width_handler.activate_supernet()
     assert handler.get_active_config()[WIDTH] == {0: 16, 1: 16, 2: 16}
-    assert handler.get_active_config()[KERNEL] == [3, 3]
+    assert handler.get_active_config()[KERNEL] == [3, 3, 3, 3, 3]
     width = handler_of(available_elasticity_dims=("width",))
     assert width.depth_handler is None
     assert width.get_available_elasticity_dims() == [WIDTH]
+
+
+def test_groups_have_the_order_of_the_config() -> None:
+    groups = (("blocks.1.conv1",), ("stem", "blocks.0.conv2"), ("blocks.0.conv1",))
+    width = WidthConfig(overwrite_groups=groups, overwrite_groups_widths=((16, 8), (16,), (16, 4)))
+    handler = handler_of(available_elasticity_dims=("width",), width=width)
+    assert handler.width_search_space == {0: [16, 8], 1: [16], 2: [16, 4]}
+    handler.activate_subnet_for_config({WIDTH: {0: 8, 1: 16, 2: 4}})
+    assert dict(handler.supernet.active) == {"width:blocks.1.conv1": 8, "width:blocks.0.conv1": 4}
+    assert handler.get_active_config() == {WIDTH: {0: 8, 1: 16, 2: 4}}
+    with pytest.raises(SubnetError, match="'width:stem' is not elastic and must be 16, but got 8"):
+        handler.activate_subnet_for_config({WIDTH: {1: 8}})
+
+
+def test_blocks_have_the_order_of_the_config() -> None:
+    ends = ["stem/conv2d/0", "blocks/0/relu/relu_/1", "blocks/1/relu/relu_/1"]
+    blocks = ((ends[1], ends[2]), (ends[0], ends[1]))
+    handler = handler_of(available_elasticity_dims=("depth",), depth=DepthConfig(skipped_blocks=blocks))
+    assert handler.depth_search_space == [[0], [0, 1], []]
+    handler.activate_subnet_for_config({DEPTH: [0]})
+    assert dict(handler.supernet.active) == {"depth:blocks.0": 1}
+    assert handler.get_active_config() == {DEPTH: [0]}
 
 
 def test_channels_are_sorted(handler: MultiElasticityHandler) -> None:
@@ -146,8 +168,9 @@ def test_channels_are_sorted(handler: MultiElasticityHandler) -> None:
     [
         ({WIDTH: {7: 8}}, "A group of channels must be a number below 3, but got 7"),
         ({WIDTH: {0: 5}}, r"must be one of \[16, 12, 8, 4\], but got 5"),
-        ({KERNEL: [3]}, "has 1 kernel sizes, but this super-network has 2 kernels"),
-        ({KERNEL: [3, 1]}, r"must be one of \[5, 3\], but got 1"),
+        ({KERNEL: [3]}, "has 1 kernel sizes, but this super-network has 5 kernels"),
+        ({KERNEL: [3, 5, 3, 1, 3]}, r"must be one of \[5, 3\], but got 1"),
+        ({KERNEL: [1, 5, 3, 5, 3]}, "'kernel:stem' is not elastic and must be 3, but got 1"),
         ({DEPTH: [2]}, r"A skipped block must be a number below 2, but got \[2\]"),
     ],
 )
