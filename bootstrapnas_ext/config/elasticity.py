@@ -106,8 +106,8 @@ class WidthConfig:
     :param divisor: Widths that come from multipliers are multiples of this.
     :param filter_importance: By what channels are sorted before the small widths keep the first: L1 or L2 norm of their
         weights, distance from the geometric median, or values from `external_importance_path`.
-    :param external_importance_path: File with a dictionary of layer names to importance tensors, for the importance
-        "external" only.
+    :param external_importance_path: File with a dictionary of layer names to importance tensors, one value for each
+        channel or for each weight, for the importance "external" only.
     :param overwrite_groups: The only layers with elastic widths: lists of scopes, each for layers that share one group
         of channels; other layers of the group follow.
     :param overwrite_groups_widths: The widths of each of `overwrite_groups`, in channels of the group's first layer,

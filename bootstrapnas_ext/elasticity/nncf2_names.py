@@ -47,20 +47,18 @@ class NNCF2Names:
     """
     NNCF 2's names of a model's operations.
 
-    :param model: The model.
-    :param graph: Its trace.
+    :param graph: The traced model.
     """
 
-    def __init__(self, model: nn.Module, graph: ModelGraph) -> None:
+    def __init__(self, graph: ModelGraph) -> None:
+        self._graph = graph
         self._places: dict[_Place, str] = {}
-        self._long: dict[str, str] = {}
         counts: dict[tuple[str, str], int] = {}
         for op in graph.ops:
             function = _plain(op.kind)
             count = counts.get((op.module, function), 0)
             counts[op.module, function] = count + 1
             self._places[_Place(op.module, function, count)] = op.name
-            self._long[_long_name(model, op, count)] = op.name
         for call in graph.single_calls:
             for function, count in _passed(graph, call.module):
                 if call.outputs and call.outputs[0] in graph.producer:
@@ -81,13 +79,14 @@ class NNCF2Names:
         path = ".".join(_MODULE.findall(found["modules"]))
         return self._places.get(_Place(path, _plain(found["function"]), int(found["count"])))
 
-    def matching(self, pattern: str) -> list[str]:
+    def matching(self, pattern: str, model: nn.Module) -> list[str]:
         """
         Returns today's names of the operations in whose names of NNCF 2 a regular expression is found.
 
         :param pattern: The regular expression.
+        :param model: The model, whose classes are part of those names.
         """
-        return [own for name, own in self._long.items() if re.search(pattern, name)]
+        return [op.name for op in self._graph.ops if re.search(pattern, _long_name(model, op))]
 
 
 def _plain(function: str) -> str:
@@ -103,12 +102,12 @@ def _passed(graph: ModelGraph, module: str) -> Iterator[tuple[str, int]]:
             yield function, int(count)
 
 
-def _long_name(model: nn.Module, op: Op, count: int) -> str:
+def _long_name(model: nn.Module, op: Op) -> str:
     steps = op.module.split(".") if op.module else []
     modules = [model.get_submodule(".".join(steps[: depth + 1])) for depth in range(len(steps))]
     classes = [f"{_PREFIX}{_class(module)}" if isinstance(module, _WRAPPED) else _class(module) for module in modules]
     parts = [f"{name}[{step}]" for name, step in zip(classes, steps, strict=True)]
-    function = op.site.split(":")[1]
+    _, function, count = op.site.rsplit(":", 2)
     return "/".join([_class(model), *parts, f"{function}_{count}"])
 
 
@@ -127,7 +126,7 @@ def with_own_names(config: ElasticityConfig, model: nn.Module, graph: ModelGraph
     """
     if not any(_may_be_old(scope, graph) for scope in _all_scopes(config)):
         return config
-    reader = _Reader(NNCF2Names(model, graph), graph)
+    reader = _Reader(model, graph)
     result = reader.config(config)
     for sentence in reader.changes:
         warnings.warn(sentence, UserWarning, stacklevel=3)  # where the super-network is made
@@ -157,10 +156,11 @@ def _all_scopes(config: ElasticityConfig) -> Iterable[str]:
 class _Reader:
     """Replaces names, and says for each key what it did."""
 
-    def __init__(self, names: NNCF2Names, graph: ModelGraph) -> None:
+    def __init__(self, model: nn.Module, graph: ModelGraph) -> None:
         self.changes: list[str] = []
-        self._names = names
+        self._model = model
         self._graph = graph
+        self._names = NNCF2Names(graph)
 
     def config(self, config: ElasticityConfig) -> ElasticityConfig:
         width, depth, kernel = config.width, config.depth, config.kernel
@@ -206,7 +206,7 @@ class _Reader:
         if not _may_be_old(name, self._graph):
             return (name,)
         if name.startswith(REGEX):
-            return tuple(self._names.matching(name.removeprefix(REGEX))) or (name,)
+            return tuple(self._names.matching(name.removeprefix(REGEX), self._model)) or (name,)
         own = self._names.find(name)
         if own is None:
             msg = (

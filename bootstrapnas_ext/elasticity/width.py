@@ -28,6 +28,7 @@ from bootstrapnas_ext.elasticity.base import (
     layer_name,
 )
 from bootstrapnas_ext.elasticity.importance import IMPORTANCES
+from bootstrapnas_ext.elasticity.nncf2_names import NNCF2Names
 from bootstrapnas_ext.elasticity.width_rules import GroupRules
 from bootstrapnas_ext.errors import ConfigError
 from bootstrapnas_ext.graph import Axis, Layer, Layout, Path, PortValue, Propagation, part_of
@@ -459,10 +460,14 @@ def _external_scores(widths: _Widths, path: str | None) -> dict[str, Tensor]:
     if not isinstance(loaded, dict) or not all(isinstance(item, Tensor) for item in loaded.values()):
         msg = f"{where}, which must hold a dictionary of weight names to tensors."
         raise ConfigError(msg)
+    names = NNCF2Names(widths.propagation.graph)
+    by_op = {names.find(str(name)): tensor for name, tensor in loaded.items()}
     scores: dict[str, Tensor] = {}
     for name, layer in widths.elastic_weights().items():
         size = widths.propagation.solver.length(layer.axis)
-        found = loaded.get(name, loaded.get(name.rpartition(".")[0]))
+        found = loaded.get(name, loaded.get(name.rpartition(".")[0], by_op.get(layer.op.name)))
+        if found is not None and found.shape == widths.propagation.shape(layer.weight):  # as NNCF 2's files may have it
+            found = found.movedim(layer.dim, 0).flatten(1).sum(1)
         if found is None or found.shape != (size,):
             got = "nothing" if found is None else f"a tensor of shape {tuple(found.shape)}"
             msg = f"{where}, which must hold a tensor of shape ({size},) for {name!r}, but it holds {got}."

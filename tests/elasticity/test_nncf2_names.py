@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -75,8 +76,7 @@ def supernet_of(*dims: str, **options: Any) -> Supernet:
 
 @pytest.fixture(scope="module")
 def names() -> NNCF2Names:
-    supernet = supernet_of("width")
-    return NNCF2Names(supernet.model, supernet.graph)
+    return NNCF2Names(supernet_of("width").graph)
 
 
 @pytest.mark.parametrize(("old", "own"), TRANSLATED.items())
@@ -85,8 +85,8 @@ def test_names_are_found(names: NNCF2Names, old: str, own: str | None) -> None:
 
 
 def test_a_pattern_is_searched_for_in_the_long_names(names: NNCF2Names) -> None:
-    assert names.matching(r"Block\[1\]/NNCFConv2d") == ["blocks/1/conv1/conv2d/0", "blocks/1/conv2/conv2d/0"]
-    assert names.matching(r"^Net/NNCFLinear\[fc\]/linear_0$") == ["fc/linear/0"]
+    assert names.matching(r"Block\[1\]/NNCFConv2d", Net()) == ["blocks/1/conv1/conv2d/0", "blocks/1/conv2/conv2d/0"]
+    assert names.matching(r"^Net/NNCFLinear\[fc\]/linear_0$", Net()) == ["fc/linear/0"]
 
 
 def test_blocks_by_old_names_are_those_by_own_names() -> None:
@@ -120,6 +120,24 @@ def test_groups_and_scopes_by_old_names() -> None:
         "kernel:blocks.0.conv2",
         "kernel:blocks.1.conv2",
     }
+
+
+def test_importance_by_old_names_for_every_weight(tmp_path: Path) -> None:
+    path = tmp_path / "importance.pth"
+    scores = {f"{BLOCK0}/NNCFConv2d[conv1]/conv2d_0": torch.arange(16.0)}
+    scores |= {f"{BLOCK1}/NNCFConv2d[conv1]/conv2d_0": torch.arange(16.0).view(16, 1, 1, 1).expand(16, 16, 3, 3)}
+    torch.save(scores, path)
+    width = WidthConfig(
+        filter_importance="external",
+        external_importance_path=str(path),
+        overwrite_groups=(("blocks.0.conv1",), ("blocks.1.conv1",)),
+    )
+    supernet = supernet_of("width", width=width)
+    before = {name: tensor.clone() for name, tensor in supernet.model.state_dict().items()}
+    supernet.reorganize()
+    after = supernet.model.state_dict()
+    for name in ("blocks.0.conv1.weight", "blocks.1.conv1.weight"):
+        assert torch.equal(after[name], before[name].flip(0))
 
 
 def test_what_is_no_old_name_is_left_alone() -> None:
