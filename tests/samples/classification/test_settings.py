@@ -35,7 +35,9 @@ def test_published_config_is_understood() -> None:
     path = Path(__file__).parents[4] / "shared" / "reference" / "nncf2_configs" / "resnet50_cifar10_supernet.json"
     if not path.is_file():
         pytest.skip(f"there is no published config at {path}")
-    settings = settings_of(read_config(path))
+    with pytest.warns(UserWarning, match="is the older name of `min_width`"):
+        config = read_config(path)
+    settings = settings_of(config)
     assert (settings.optimizer.base_lr, settings.optimizer.no_decay_keys) == (2.5e-4, "bn#bias")
 
 
