@@ -66,10 +66,14 @@ class _Kept(NamedTuple):
     memory: int
     is_view: bool
 
-    def is_valid(self) -> bool:
+    def now(self) -> _Kept:
+        """Returns it with the value that it has now: itself, if that is a view."""
         if not self.memory:
-            return True
-        return self.is_view and self.attribute.whole() is self.whole and self.whole.data_ptr() == self.memory
+            return self
+        whole = self.attribute.whole()
+        if whole is not self.whole or whole.data_ptr() != self.memory:
+            return _value_of(self.attribute)
+        return self if self.is_view else self._replace(value=self.attribute.part())
 
 
 class Shadows:
@@ -138,7 +142,7 @@ class Shadows:
         if before is not subnet or mode is not inference:
             kept = [_value_of(one) for one in self._used(unused)]
         else:
-            kept = [one if one.is_valid() else _value_of(one.attribute) for one in kept]
+            kept = [one.now() for one in kept]
         self._kept = (subnet, inference, kept)
         return kept
 
