@@ -8,7 +8,8 @@ NNCF2_STAMP := $(NNCF2)/.installed
 # What depends on NNCF: the trace, hooks, subnets and their exports, the flow; and one loop of training.
 NNCF2_TESTS := tests/nncf2 tests/test_nncf.py tests/test_oracle.py tests/test_active_subnet.py tests/test_supernet.py \
   tests/test_extraction.py --deselect tests/test_extraction.py::test_the_same_for_models_that_people_use \
-  tests/test_flow.py tests/training/test_loop.py
+  tests/test_flow.py tests/training/test_loop.py tests/compat tests/config/test_nncf2.py \
+  tests/elasticity/test_nncf2_names.py tests/tools/test_convert_checkpoint.py
 
 .DEFAULT_GOAL := help
 .PHONY: help install quickstart test test-nncf2 lint types test-slow schema clean

@@ -3,8 +3,8 @@
 .. code-block:: console
 
     python benchmarks/training_strategies.py
-    python benchmarks/training_strategies.py --config samples/classification/configs/cifar10_resnet56.json \\
-        --model resnet20 --weights resnet20_cifar10_jpeg.pt --data cifar10_jpeg.zip --epochs 2 2 6
+    python benchmarks/training_strategies.py --config samples/classification/configs/cifar10_resnet20.json \\
+        --weights resnet20.pt --data cifar10.zip --epochs 1 1 2
 
 Each seed makes its own input model where the config has `pretrain`, its own order of the data and its own subnets; the
 20 random subnets that are measured are the same in all runs. Every subnet is extracted, gets BatchNorm statistics of
