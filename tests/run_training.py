@@ -99,11 +99,11 @@ def train(folder: Path, kill_at: int, end_group_at: int) -> dict[str, Any]:
     }
 
 
-def data() -> tuple[Tensor, Tensor]:
+def data(count: int = 96) -> tuple[Tensor, Tensor]:
     """Returns images with a bright square in one of four corners, which is the class."""
     generator = torch.Generator().manual_seed(0)
-    labels = torch.randint(0, 4, (96,), generator=generator)
-    images = torch.rand(96, 1, 8, 8, generator=generator)
+    labels = torch.randint(0, 4, (count,), generator=generator)
+    images = torch.rand(count, 1, 8, 8, generator=generator)
     for image, label in zip(images, labels.tolist(), strict=True):
         row, column = 4 * (label // 2), 4 * (label % 2)
         image[0, row : row + 3, column : column + 3] += label + 1

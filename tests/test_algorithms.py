@@ -24,6 +24,7 @@ from bootstrapnas_ext import (
 )
 from bootstrapnas_ext.algorithms import PLOT, TRIALS
 from bootstrapnas_ext.errors import BootstrapNASError, CheckpointError, ConfigError, DataError, ModelError
+from tests.run_training import data
 
 QUIET = Console(file=io.StringIO())
 
@@ -40,13 +41,7 @@ class Net(nn.Module):
 
 
 def loaders() -> tuple[DataLoader[Any], DataLoader[Any]]:
-    """Images with a bright square in one of four corners, which is the class."""
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.randint(0, 4, (160,), generator=generator)
-    images = torch.rand(160, 1, 8, 8, generator=generator)
-    for image, label in zip(images, labels.tolist(), strict=True):
-        row, column = 4 * (label // 2), 4 * (label % 2)
-        image[0, row : row + 3, column : column + 3] += label + 1
+    images, labels = data(160)
     train = DataLoader(TensorDataset(images[:96], labels[:96]), batch_size=32, shuffle=True)
     return train, DataLoader(TensorDataset(images[96:], labels[96:]), batch_size=64)
 

@@ -8,13 +8,11 @@ Turns a super-network that NNCF 2.19 has trained into one of this package. NNCF 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 if __name__ == "__main__":
@@ -24,9 +22,8 @@ if __name__ == "__main__":
 from bootstrapnas_ext import BootstrapNASController, NNCFConfig, create_compressed_model
 from bootstrapnas_ext.compat.nncf2 import ElasticityController
 from bootstrapnas_ext.compat.nncf2.checkpoints import convert, read_checkpoint
-from bootstrapnas_ext.errors import CheckpointError
 from bootstrapnas_ext.flow import example_input
-from bootstrapnas_ext.training.checkpoint import make_folder, save_checkpoint
+from bootstrapnas_ext.training.checkpoint import make_folder, save_checkpoint, save_tensors
 from samples.classification.command_line import exit_code
 from samples.classification.models import create_model
 from samples.classification.run_folder import write_json
@@ -114,19 +111,9 @@ def write(folder: Path, config: NNCFConfig, controller: BootstrapNASController) 
     """
     make_folder(folder)
     save_checkpoint(folder / SUPERNET, {"supernet": controller.supernet.state_dict()})
-    _save(folder / ELASTICITY, ElasticityController(controller).get_compression_state())
-    _save(folder / WEIGHTS, controller.supernet.model.state_dict())
+    save_tensors(folder / ELASTICITY, ElasticityController(controller).get_compression_state())
+    save_tensors(folder / WEIGHTS, controller.supernet.model.state_dict())
     write_json(folder / CONFIG, config)
-
-
-def _save(path: Path, contents: Any) -> None:
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        torch.save(contents, temporary)
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
-        msg = f"{path} cannot be written ({error}); choose a folder that is writable."
-        raise CheckpointError(msg) from error
 
 
 def _parser() -> argparse.ArgumentParser:

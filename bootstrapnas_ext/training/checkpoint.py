@@ -25,17 +25,28 @@ def save_checkpoint(path: Path, contents: dict[str, Any]) -> None:
     :param contents: Tensors and plain values in dictionaries, lists and tuples.
     :raises CheckpointError: If the file cannot be written.
     """
+    save_tensors(path, {"format": FORMAT, **contents})
+
+
+def save_tensors(path: Path, contents: Any) -> None:
+    """
+    Writes a file that ``torch.load`` reads. What was at the path stays whole until the new one is.
+
+    :param path: The file; its folder exists.
+    :param contents: Tensors and plain values.
+    :raises CheckpointError: If the file cannot be written.
+    """
     temporary = path.with_name(f"{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
-            torch.save({"format": FORMAT, **contents}, file)
+            torch.save(contents, file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except (OSError, RuntimeError) as error:  # torch turns a failed write into a RuntimeError
         with contextlib.suppress(OSError):
             temporary.unlink()
-        msg = f"The checkpoint {path} cannot be written ({error}); free space or choose another folder."
+        msg = f"{path} cannot be written ({error}); free space or choose another folder."
         raise CheckpointError(msg) from error
 
 

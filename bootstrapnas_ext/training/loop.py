@@ -336,7 +336,7 @@ class _Session:
         with self._averaged():
             scheduler.adapt_batchnorm()
             found = self._measured(subnets, interruption)
-        if len(found) < len(subnets):  # stopped
+        if not found:  # stopped
             set_random_state(random, self.state.device)
             self.state.save(self.folder / LAST, position)
             raise _StoppedError(position)
@@ -352,7 +352,7 @@ class _Session:
         )
 
     def _measured(self, subnets: Sequence[Subnet], interruption: Interruption) -> list[float]:
-        """Returns the top-1 of subnets, of fewer if a signal asks to stop."""
+        """Returns the top-1 of subnets, or nothing if a signal asks to stop: the same in all processes."""
         found: list[float] = []
         for subnet in subnets:
             try:
@@ -361,7 +361,7 @@ class _Session:
                 if not interruption.asked:  # it may have ended the loader's workers
                     raise
             if processes.any_of(interruption.asked)[0]:
-                break
+                return []
         return found
 
     def _validation_subnets(self) -> Iterator[Subnet]:

@@ -19,10 +19,11 @@ from bootstrapnas_ext.errors import ConfigError
 from bootstrapnas_ext.example import from_input_info
 from bootstrapnas_ext.search import read_search
 from bootstrapnas_ext.training import load_supernet
+from bootstrapnas_ext.training.checkpoint import save_tensors
 from samples.classification.datasets import Loaders
 from samples.classification.models import create_model
 from samples.classification.pretraining import create_optimizer, pretrain
-from samples.classification.run_folder import RunFolder, save_tensors, write_json
+from samples.classification.run_folder import RunFolder, write_json
 from samples.classification.settings import settings_of
 from samples.classification.weights import load_torchvision_weights, load_weights
 

@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from bootstrapnas_ext import processes
 from bootstrapnas_ext.algorithms import PLOT, TRIALS
 from bootstrapnas_ext.errors import CheckpointError
@@ -137,20 +135,6 @@ def write_json(path: Path, content: Any) -> None:
     partial = path.with_name(f"{path.name}.partial")
     with _writing(path):
         partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, path)
-
-
-def save_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """
-    Writes a state dict; what was there stays whole until the new one is.
-
-    :param path: The file; its folder exists.
-    :param tensors: The state dict.
-    :raises CheckpointError: If it cannot be written.
-    """
-    partial = path.with_name(f"{path.name}.partial")
-    with _writing(path):
-        torch.save(tensors, partial)
         os.replace(partial, path)
 
 

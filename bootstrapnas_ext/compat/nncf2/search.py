@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import csv
 import logging
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from bootstrapnas_ext.algorithms import fingerprint
@@ -34,7 +32,7 @@ from bootstrapnas_ext.search import (
     select,
 )
 from bootstrapnas_ext.space import Subnet
-from bootstrapnas_ext.training.checkpoint import make_folder
+from bootstrapnas_ext.training.checkpoint import make_folder, save_tensors
 
 _logger = logging.getLogger(__name__)
 
@@ -223,7 +221,7 @@ class BaseSearchAlgorithm:
     def save_evaluators_state(self) -> None:
         """Writes ``evaluators_state.pth``: what was measured of which subnet."""
         states = [handler.evaluator.get_state() for handler in self.evaluator_handlers]
-        torch.save(states, self._folder / "evaluators_state.pth")
+        save_tensors(self._folder / "evaluators_state.pth", states)
 
     def visualize_search_progression(self, filename: str = "search_progression") -> None:
         """
@@ -292,10 +290,8 @@ class BaseSearchAlgorithm:
 
     def _save_best(self, config: SubnetConfig, found: Sequence[float]) -> None:
         plain = {dim.value: value for dim, value in config.items()}
-        path = self._folder / "subnetwork_best.pth"
-        temporary = path.with_name(f"{path.name}.tmp")
-        torch.save({"best_acc1": found[1], "best_efficiency": found[0], "subnet_config": plain}, temporary)
-        os.replace(temporary, path)
+        contents = {"best_acc1": found[1], "best_efficiency": found[0], "subnet_config": plain}
+        save_tensors(self._folder / "subnetwork_best.pth", contents)
 
 
 _RUN_FIRST = "Nothing was searched yet; call `run` first."

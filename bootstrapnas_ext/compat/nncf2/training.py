@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from bootstrapnas_ext.compat.nncf2.creation import (
 )
 from bootstrapnas_ext.config import BNAdaptationInitArgs, NNCFConfig
 from bootstrapnas_ext.errors import CheckpointError
-from bootstrapnas_ext.training.checkpoint import make_folder
+from bootstrapnas_ext.training.checkpoint import make_folder, save_tensors
 
 _logger = logging.getLogger(__name__)
 
@@ -197,18 +196,7 @@ class EpochBasedTrainingAlgorithm:
             "training_algo_state": self._training_ctrl.get_compression_state(),
         }
         if is_best:
-            _write(folder / _BEST, checkpoint)
-        _write(folder / _LAST, checkpoint)
-        _write(folder / _ELASTICITY, self.elasticity_ctrl.get_compression_state())
-        _write(folder / _WEIGHTS, weights)
-
-
-def _write(path: Path, contents: Any) -> None:
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        torch.save(contents, temporary)
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
-        msg = f"The checkpoint {path} cannot be written ({error}); free space or choose another folder."
-        raise CheckpointError(msg) from error
+            save_tensors(folder / _BEST, checkpoint)
+        save_tensors(folder / _LAST, checkpoint)
+        save_tensors(folder / _ELASTICITY, self.elasticity_ctrl.get_compression_state())
+        save_tensors(folder / _WEIGHTS, weights)

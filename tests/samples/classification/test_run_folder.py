@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from bootstrapnas_ext.errors import CheckpointError
-from samples.classification.run_folder import EXPORT, MODES, SEARCH, TRAIN, RunFolder, save_tensors, write_json
+from bootstrapnas_ext.training.checkpoint import save_tensors
+from samples.classification.run_folder import EXPORT, MODES, SEARCH, TRAIN, RunFolder, write_json
 
 
 def trained(path: Path) -> RunFolder:
