@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import argparse
 import copy
+import ctypes
 import json
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -66,14 +68,37 @@ def seconds(function: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
+def take_times(function: Callable[[], Any]) -> list[float]:
+    """Returns the seconds of a call, of several if they are short, without what only the first one prepares."""
+    function()
+    times = [seconds(function)]
+    while sum(times) < 0.02:
+        times.append(seconds(function))
+    return times
+
+
+def keep_memory() -> None:
+    """
+    Lets glibc keep memory that is freed.
+
+    Else it is given back and asked for in every forward of one model and in none of another, by chance, which makes
+    either several times as slow as the other.
+    """
+    trim_threshold, mmap_threshold, huge = -1, -3, 2**30
+    with suppress(OSError, AttributeError):  # another C library
+        for option in (trim_threshold, mmap_threshold):
+            ctypes.CDLL("libc.so.6").mallopt(option, huge)
+
+
 def forward(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         return model(x)
 
 
-def train_step(model: nn.Module, x: torch.Tensor) -> None:
+def train_step(model: nn.Module, x: torch.Tensor, optimizers: Mapping[nn.Module, torch.optim.Optimizer]) -> None:
     model(x).square().mean().backward()
-    model.zero_grad()
+    optimizers[model].step()
+    optimizers[model].zero_grad()
 
 
 def measure(name: str, case: Case, batch: int, rounds: int) -> dict[str, Any]:
@@ -92,17 +117,17 @@ def measure(name: str, case: Case, batch: int, rounds: int) -> dict[str, Any]:
         "minimum": (model, minimum),
         "extracted": (extracted, minimum),
     }
+    optimizers = {module: torch.optim.SGD(module.parameters(), lr=0.0) for module, _ in models.values()}
     times: dict[str, list[float]] = {}
     for turn in range(rounds):
-        for kind, run in (("forward", forward), ("step", train_step)):
+        for kind, run in (("forward", forward), ("step", partial(train_step, optimizers=optimizers))):
             order = list(models)
             np.random.default_rng(turn).shuffle(order)  # who runs after whom matters, for caches and memory
             for which in order:
                 module, subnet = models[which]
                 supernet.set_active(subnet)
                 module.train(kind == "step")
-                run(module, x)  # what the first forward of a subnet prepares is not what the others cost
-                times.setdefault(f"{which} {kind}", []).append(seconds(partial(run, module, x)))
+                times.setdefault(f"{which} {kind}", []).extend(take_times(partial(run, module, x)))
     medians = {key: float(np.median(values)) for key, values in times.items()}
     activations = [seconds(partial(activate_and_count, supernet, supernet.sample(rng))) for rng in generators(50)]
     return {
@@ -137,6 +162,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    keep_memory()
     console, rows = Console(width=160), []
     cases = {
         name: CASES.get(name, Case(partial(torchvision.models.get_model, name), 224, (1, 8)))

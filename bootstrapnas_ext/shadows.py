@@ -40,8 +40,11 @@ class _Attribute:
 
     def whole(self) -> Any:
         """Returns its value in the maximum subnet."""
-        found = self.owner._parameters.get(self.name)
-        return getattr(self.owner, self.name) if found is None else found
+        owner, name = self.owner, self.name
+        for held in (owner._parameters, owner._buffers):  # quicker than getattr
+            if held.get(name) is not None:
+                return held[name]
+        return getattr(owner, name)
 
     def part(self) -> Any:
         """Returns its value in the active subnet."""
@@ -124,13 +127,15 @@ class Shadows:
         :param unused: Indices of operations that do not run.
         """
         kept = self._values(subnet, unused)
-        homes = [one.attribute.home for one in kept]
-        with swapped((home, one.attribute.name, one.value) for home, one in zip(homes, kept, strict=True)):
+        with swapped([(one.attribute.home, one.attribute.name, one.value) for one in kept]):
             yield
-            parts = [home[one.attribute.name] for home, one in zip(homes, kept, strict=True)]
-        for one, part in zip(kept, parts, strict=True):
-            if one.attribute.name in one.attribute.owner._buffers:
-                _write_back(one, part)
+            written = [
+                (one, buffers[attribute.name])
+                for one in kept
+                if (attribute := one.attribute).name in (buffers := attribute.owner._buffers)
+            ]
+        for one, part in written:
+            _write_back(one, part)
 
     def _values(self, subnet: Subnet, unused: Container[int]) -> list[_Kept]:
         """Returns values; without gradients, views of the weights are those of the last time."""
@@ -169,7 +174,8 @@ def _write_back(one: _Kept, part: Any) -> None:
 
 def _home(owner: nn.Module, attribute: str) -> dict[str, Any]:
     """Returns where a module keeps what may be shadowed; its code may assign buffers, but no parameters."""
-    return owner._buffers if attribute in owner._buffers else vars(owner)
+    buffers = owner._buffers
+    return buffers if attribute in buffers else owner.__dict__
 
 
 @contextmanager

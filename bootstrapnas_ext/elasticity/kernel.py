@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,7 @@ from bootstrapnas_ext.elasticity.base import (
 from bootstrapnas_ext.elasticity.scopes import Exclusion, Override, agreed, find_overrides
 from bootstrapnas_ext.errors import ConfigError
 from bootstrapnas_ext.graph import Layer, Propagation
-from bootstrapnas_ext.space import Choice
+from bootstrapnas_ext.space import Choice, Subnet
 
 
 @ELASTICITIES.register("kernel")
@@ -190,21 +191,47 @@ class CropHook(PortHook):
         if transform:
             for size in choice.values[1:]:
                 self.matrices[str(size)] = nn.Parameter(torch.eye(math.prod(self.extents[size])))
+        self._subnet: Subnet | None = None
+        self._crops: tuple[_Crop, ...] = ()
 
     def forward(self, value: Tensor) -> Tensor:
-        size = self.cell.subnet[self.choice]
-        first = next(iter(self.extents))
-        if size == first:
-            return value
-        if not self.matrices:
-            return _centre(value, self.extents[size])
-        for smaller, extents in self.extents.items():
-            if smaller != first:
-                centre = _centre(value, extents)
-                value = _transformed(centre, self.matrices[str(smaller)].to(value))
-            if smaller == size:
-                break
+        subnet = self.cell.subnet
+        if subnet is not self._subnet:  # a subnet stays active for a forward at least, often for many
+            self._crops, self._subnet = self._crops_to(subnet[self.choice]), subnet
+        for crop in self._crops:
+            for dim, start, length in crop.parts:
+                value = value.narrow(dim, start, length)
+            if crop.matrix is not None:
+                value = _transformed(value, self.matrices[crop.matrix])
         return value
+
+    def _crops_to(self, size: int) -> tuple[_Crop, ...]:
+        """Returns the crops from the full kernel to a size, by way of the sizes between them if those have matrices."""
+        sizes = list(self.extents)
+        way = sizes[: sizes.index(size) + 1]
+        way = way if self.matrices else [way[0], way[-1]]
+        return tuple(
+            _Crop(_parts(self.extents[larger], self.extents[smaller]), str(smaller) if self.matrices else None)
+            for larger, smaller in pairwise(way)
+            if larger != smaller
+        )
+
+
+class _Crop(NamedTuple):
+    """
+    One crop of a kernel.
+
+    :param parts: Dimensions, and where in them the kernel's centre begins and how long it is.
+    :param matrix: Name of the matrix that the centre is multiplied with; ``None`` for none.
+    """
+
+    parts: tuple[tuple[int, int, int], ...]
+    matrix: str | None
+
+
+def _parts(kernel: Sequence[int], extents: Sequence[int]) -> tuple[tuple[int, int, int], ...]:
+    sizes = enumerate(zip(kernel, extents, strict=True), start=2)
+    return tuple((dim, (full - extent) // 2, extent) for dim, (full, extent) in sizes if extent < full)
 
 
 class PaddingHook(PortHook):
@@ -225,12 +252,7 @@ class PaddingHook(PortHook):
         return self.paddings.get(self.cell.subnet[self.choice], value)
 
 
-def _centre(weight: Tensor, extents: Sequence[int]) -> Tensor:
-    for dim, extent in enumerate(extents, start=2):
-        weight = weight.narrow(dim, (weight.shape[dim] - extent) // 2, extent)
-    return weight
-
-
 def _transformed(centre: Tensor, matrix: Tensor) -> Tensor:
     """Returns a kernel times a matrix; a product of matrices of one item would take several times as long."""
+    matrix = matrix.to(centre)
     return centre * matrix if matrix.numel() == 1 else (centre.flatten(2) @ matrix).view(centre.shape)
