@@ -160,7 +160,7 @@ class DepthConfig:
     :param mode: "auto": blocks that follow one another are one choice, how many of them run. "independent": every block
         is a choice of its own. "manual": as "auto", with the blocks of `skipped_blocks`.
     :param skipped_blocks: Blocks that may be skipped, each as the names of two operations: the one before the block,
-        which runs, and the last one of the block. Found automatically if not given.
+        which runs, and the last one of the block; none if empty. Found automatically if not given.
     :param min_block_size: Blocks with fewer operations are not found automatically.
     :param max_block_size: Blocks with more operations are not found automatically.
     :param ignored_scopes: As in `elasticity`, for blocks only and in addition to it.
@@ -168,7 +168,7 @@ class DepthConfig:
     """
 
     mode: Literal["auto", "independent", "manual"] = "auto"
-    skipped_blocks: Annotated[tuple[Block, ...] | None, Rule("minItems", 1), Rule("uniqueItems", True)] = None
+    skipped_blocks: Annotated[tuple[Block, ...] | None, Rule("uniqueItems", True)] = None
     min_block_size: PositiveInt = 5
     max_block_size: PositiveInt = 100
     ignored_scopes: Scopes = None

@@ -93,6 +93,7 @@ def _changes(config: Any) -> Iterator[Violation]:
     yield from _external_importance(_at(config, (*_ELASTICITY, "width")))
     yield from _depth_mode(_at(config, (*_ELASTICITY, "depth")))
     yield from _search_algorithm(_at(config, _SEARCH))
+    yield from _population(_at(config, _SEARCH))
     yield from _distillation(_at(config, _TRAINING))
     yield from _sandwich(_at(config, _TRAINING), _TRAINING)
     yield from _stages(_at(config, _TRAINING))
@@ -164,6 +165,12 @@ def _search_algorithm(search: Block) -> Iterator[Violation]:
     if search.get("algorithm") == "RNSGA2":
         search["algorithm"] = "NSGA2"
         yield Violation((*_SEARCH, "algorithm"), '"RNSGA2" is run as "NSGA2", without reference points; write that')
+
+
+def _population(search: Block) -> Iterator[Violation]:
+    if search.get("population") == 1:
+        search["population"] = 2
+        yield Violation((*_SEARCH, "population"), "must be at least 2, but got 1, which is taken for 2")
 
 
 def _distillation(training: Block) -> Iterator[Violation]:

@@ -101,7 +101,7 @@ class SearchConfig:
 
     algorithm: SearchAlgorithm = _WITH_GENERATIONS
     num_evals: PositiveInt = 3000
-    population: Annotated[int, Rule("minimum", 2)] = 50
+    population: Annotated[int, Rule("minimum", 2)] = 40
     seed: NonNegativeInt = 0
     crossover_prob: Fraction = 0.9
     crossover_eta: PositiveFloat = 10.0

@@ -39,6 +39,7 @@ CASES: list[tuple[str, Any, str, Any, str]] = [
     ("training.batchnorm_adaptation.num_bn_forget_samples", 1, "", None, "every subnet are computed anew"),
     ("training.sandwich_rule", True, "strategy", "sandwich", '`strategy`; write "strategy": "sandwich"'),
     ("training.sandwich_rule", False, "", None, "older name of a `strategy`; remove it"),
+    ("search.population", 1, "population", 2, "must be at least 2, but got 1, which is taken for 2"),
     ("training.train_steps", 10, "", None, "give the number of steps to the loop; remove it"),
     (
         "training.compression",

@@ -39,6 +39,12 @@ def test_blocks_that_the_config_names(mode: str) -> None:
     assert values(supernet_of("residual", mode=mode, skipped_blocks=blocks)) == {"depth:layer2.1": (2, 1, 0)}
 
 
+def test_a_config_may_name_no_block() -> None:
+    model, example = build("residual")
+    config = ElasticityConfig(depth=DepthConfig(mode="manual", skipped_blocks=()))
+    assert {choice.dimension for choice in Supernet(model, example, config).space.choices} == {"kernel", "width"}
+
+
 def test_named_blocks_may_be_independent_and_small() -> None:
     blocks = (("layer1/conv1/conv2d/0", "layer1/bn1/batch_norm/0"),)
     with pytest.raises(ModelError, match="may not be skipped"):  # no layer with a weight that multiplies
