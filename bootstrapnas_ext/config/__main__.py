@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 from bootstrapnas_ext.config.document import documented, schema_text
 from bootstrapnas_ext.errors import BootstrapNASError
+from bootstrapnas_ext.writing import whole_file
 
 SCHEMA = Path("schemas/bootstrapnas.schema.json")
 DOCS = Path("docs/config.md")
@@ -25,9 +25,8 @@ def main() -> int:
 
 
 def _write(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

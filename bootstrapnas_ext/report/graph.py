@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from bootstrapnas_ext.errors import ConfigError
 from bootstrapnas_ext.graph import ModelGraph
+from bootstrapnas_ext.writing import whole_file
 
 
 def write_dot(graph: ModelGraph, path: Path) -> None:
@@ -30,11 +30,10 @@ def write_dot(graph: ModelGraph, path: Path) -> None:
         if item.index in used and item.index not in graph.producer:
             lines.append(f"  value{item.index} [label={json.dumps(item.name or item.source)}, style=rounded];")
     lines.append("}")
-    partial = path.with_name(f"{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        os.replace(partial, path)
+        with whole_file(path) as partial:
+            partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
     except OSError as error:
         msg = f"The graph cannot be written to {path} ({error}); change `log_dir`, or pass dump_graphs=False."
         raise ConfigError(msg) from error

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from bootstrapnas_ext.errors import CheckpointError
 from bootstrapnas_ext.search import ACCURACY, Measurement, Objective, SearchRecord, Trial, pareto_front
+from bootstrapnas_ext.writing import whole_file
 
 # Light to dark and never white, so that the first trials can still be seen.
 _EARLY_TO_LATE = LinearSegmentedColormap.from_list("early_to_late", ["#c6dbef", "#6baed6", "#2171b5", "#08204a"])
@@ -150,12 +149,9 @@ def _values(trials: Sequence[Trial], objective: Objective) -> list[float]:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    partial = path.with_name(f"{path.name}.partial")
     try:
-        figure.savefig(partial, format="png")
-        os.replace(partial, path)
+        with whole_file(path) as partial:
+            figure.savefig(partial, format="png")
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
         msg = f"The plot {path} cannot be written ({error}); make room, or choose another folder."
         raise CheckpointError(msg) from error

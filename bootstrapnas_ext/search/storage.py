@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from bootstrapnas_ext.search._optuna import quiet
 from bootstrapnas_ext.search.plan import SearchPlan
 from bootstrapnas_ext.search.proposal import subnet_of
 from bootstrapnas_ext.search.trial import Trial
+from bootstrapnas_ext.writing import whole_file
 
 _STUDY = "search"
 _PLAN = "plan"
@@ -134,17 +134,16 @@ def create_storage(path: Path, plan: SearchPlan) -> None:
     :param plan: What the search is of.
     :raises CheckpointError: If the database cannot be written.
     """
-    partial = path.with_name(f"{path.name}.partial")
     try:
-        partial.unlink(missing_ok=True)
-        with quiet():
-            study = optuna.create_study(
-                study_name=_STUDY, storage=_rdb(partial, "rwc"), directions=[o.direction for o in plan.objectives]
-            )
-        study.set_user_attr(_PLAN, plan.to_json())
-        # Of a database that was killed and then deleted; SQLite would apply it to this one.
-        path.with_name(f"{path.name}-journal").unlink(missing_ok=True)
-        os.replace(partial, path)
+        with whole_file(path) as partial:
+            partial.unlink(missing_ok=True)
+            with quiet():
+                study = optuna.create_study(
+                    study_name=_STUDY, storage=_rdb(partial, "rwc"), directions=[o.direction for o in plan.objectives]
+                )
+            study.set_user_attr(_PLAN, plan.to_json())
+            # Of a database that was killed and then deleted; SQLite would apply it to this one.
+            path.with_name(f"{path.name}-journal").unlink(missing_ok=True)
     except _DATABASE_ERRORS as error:
         msg = f"{path} cannot be written: {error.__cause__ or error}. Choose a folder that you may write to."
         raise CheckpointError(msg) from error

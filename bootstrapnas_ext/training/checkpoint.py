@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 
 from bootstrapnas_ext.errors import CheckpointError
 from bootstrapnas_ext.training.supernet_protocol import TrainableSupernet
+from bootstrapnas_ext.writing import whole_file
 
 #: Stands in every checkpoint; a change of its contents changes the number.
 FORMAT = "bootstrapnas_ext training checkpoint 3"
@@ -36,16 +36,12 @@ def save_tensors(path: Path, contents: Any) -> None:
     :param contents: Tensors and plain values.
     :raises CheckpointError: If the file cannot be written.
     """
-    temporary = path.with_name(f"{path.name}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with whole_file(path) as partial, partial.open("wb") as file:
             torch.save(contents, file)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
     except (OSError, RuntimeError) as error:  # torch turns a failed write into a RuntimeError
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         msg = f"{path} cannot be written ({error}); free space or choose another folder."
         raise CheckpointError(msg) from error
 

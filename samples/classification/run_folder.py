@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -16,6 +15,7 @@ from bootstrapnas_ext import processes
 from bootstrapnas_ext.algorithms import PLOT, TRIALS
 from bootstrapnas_ext.errors import CheckpointError
 from bootstrapnas_ext.training import BEST
+from bootstrapnas_ext.writing import whole_file
 
 TRAIN, SEARCH, EXPORT = "train", "search", "export"
 MODES = (TRAIN, SEARCH, EXPORT)
@@ -88,10 +88,8 @@ class RunFolder:
         """Makes the best checkpoint of the training the super-network of the run; the first process does."""
         if processes.rank():
             return
-        partial = self.supernet.with_name(f"{self.supernet.name}.partial")
-        with _writing(self.supernet):
+        with _writing(self.supernet), whole_file(self.supernet) as partial:
             shutil.copyfile(self._best_checkpoint, partial)
-            os.replace(partial, self.supernet)
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
@@ -132,10 +130,8 @@ def write_json(path: Path, content: Any) -> None:
     :param content: What JSON can hold.
     :raises CheckpointError: If it cannot be written.
     """
-    partial = path.with_name(f"{path.name}.partial")
-    with _writing(path):
+    with _writing(path), whole_file(path) as partial:
         partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, path)
 
 
 @contextmanager
