@@ -1,10 +1,14 @@
-"""Every error that the package raises for a user's mistake.
+"""Every error that the package raises for a user's mistake, and how it warns.
 
 Command-line tools print such an error as one line and exit with code 2; anything else that escapes is a defect of the
 package and keeps its traceback.
 """
 
 from __future__ import annotations
+
+import sys
+import warnings
+from itertools import count
 
 
 class BootstrapNASError(Exception):
@@ -54,3 +58,19 @@ def first_line(error: BaseException) -> str:
     :param error: Any exception.
     """
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def warn(message: str) -> None:
+    """
+    Warns of something, with the line of the user's code that has led to it, outside of this package and of NNCF.
+
+    :param message: What is to change, where and how.
+    """
+    for level in count(1):
+        try:
+            name = str(sys._getframe(level).f_globals.get("__name__"))
+        except ValueError:  # there is no such line
+            break
+        if name.partition(".")[0] not in ("bootstrapnas_ext", "nncf"):
+            break
+    warnings.warn(message, UserWarning, stacklevel=level + 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -20,7 +19,7 @@ from bootstrapnas_ext.config import (
     input_infos,
 )
 from bootstrapnas_ext.deployment import Deployed, deploy
-from bootstrapnas_ext.errors import CheckpointError, ConfigError
+from bootstrapnas_ext.errors import CheckpointError, ConfigError, warn
 from bootstrapnas_ext.evaluation import has_norm_statistics
 from bootstrapnas_ext.example import from_forward, from_input_info
 from bootstrapnas_ext.inputs import ExampleInput
@@ -341,7 +340,7 @@ def make_controller(
     supernet = Supernet(model, example, config.training.elasticity)
     try:
         for sentence in unheeded_settings(supernet, supernet.config):
-            warnings.warn(sentence, UserWarning, stacklevel=4)  # where `create_compressed_model` was called
+            warn(sentence)
         controller = kind(supernet, input_model, config, nncf_config)
         if compression_state is not None:
             controller.load_compression_state(compression_state)

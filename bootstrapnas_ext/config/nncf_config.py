@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -17,7 +16,7 @@ from bootstrapnas_ext.config.rules import Scopes, TopLevelScope, scope_list
 from bootstrapnas_ext.config.search import SearchConfig
 from bootstrapnas_ext.config.training import TrainingConfig
 from bootstrapnas_ext.config.validation import format_path, read_config
-from bootstrapnas_ext.errors import ConfigError
+from bootstrapnas_ext.errors import ConfigError, warn
 
 
 class NNCFExtraConfigStruct:
@@ -239,17 +238,17 @@ def register_default_init_args(
 
 def _checked(config: Any, source: str = "") -> Any:
     """Returns a config in the words of today, after a check."""
-    result = _translated(config, source, stacklevel=4)
+    result = _translated(config, source)
     read_config(result, source)
     return result
 
 
-def _translated(config: Any, source: str = "", stacklevel: int = 3) -> Any:
+def _translated(config: Any, source: str = "") -> Any:
     """Returns a config in the words of today, after a warning for each of NNCF 2's."""
     result, changes = translate(config)
     prefix = f"{source}: " if source else ""
     for path, message in changes:
-        warnings.warn(f"{prefix}{format_path(path)}: {message}", UserWarning, stacklevel=stacklevel)
+        warn(f"{prefix}{format_path(path)}: {message}")
     return result
 
 

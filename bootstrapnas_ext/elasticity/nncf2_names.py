@@ -7,7 +7,6 @@ its module before: ``ResNet/Sequential[layer1]/Bottleneck[1]/ReLU[relu]/relu__2`
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
@@ -18,7 +17,7 @@ from torch import nn
 from bootstrapnas_ext.config import ElasticityConfig
 from bootstrapnas_ext.config.rules import REGEX, Scopes, TopLevelScope, scope_list
 from bootstrapnas_ext.elasticity.scopes import json_path
-from bootstrapnas_ext.errors import ConfigError
+from bootstrapnas_ext.errors import ConfigError, warn
 from bootstrapnas_ext.graph import ModelGraph, Op
 
 _CLASS = r"[A-Za-z_]\w*"
@@ -129,7 +128,7 @@ def with_own_names(config: ElasticityConfig, model: nn.Module, graph: ModelGraph
     reader = _Reader(model, graph)
     result = reader.config(config)
     for sentence in reader.changes:
-        warnings.warn(sentence, UserWarning, stacklevel=3)  # where the super-network is made
+        warn(sentence)
     return result
 
 

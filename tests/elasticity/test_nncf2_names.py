@@ -89,6 +89,15 @@ def test_a_pattern_is_searched_for_in_the_long_names(names: NNCF2Names) -> None:
     assert names.matching(r"^Net/NNCFLinear\[fc\]/linear_0$", Net()) == ["fc/linear/0"]
 
 
+def test_the_warning_names_the_line_that_called_the_package() -> None:
+    blocks = [["Net/Sequential[stem]/ReLU6[1]/hardtanh_0", f"{BLOCK0}/ReLU[relu]/relu__1"]]
+    elasticity = {"available_elasticity_dims": ["depth"], "depth": {"mode": "manual", "skipped_blocks": blocks}}
+    settings = {"input_info": {"sample_size": [1, 3, 8, 8]}, "bootstrapNAS": {"training": {"elasticity": elasticity}}}
+    with pytest.warns(UserWarning, match=r"depth\.skipped_blocks: has names of NNCF 2") as caught:
+        create_compressed_model(Net().eval(), NNCFConfig.from_dict(settings))
+    assert [warning.filename for warning in caught] == [__file__]
+
+
 def test_blocks_by_old_names_are_those_by_own_names() -> None:
     old = (
         ("Net/Sequential[stem]/ReLU6[1]/hardtanh_0", f"{BLOCK0}/ReLU[relu]/relu__1"),
