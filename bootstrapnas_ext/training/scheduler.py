@@ -198,13 +198,14 @@ class TrainingScheduler:
             "current_step": self._step,
             "first_step_of_epoch": self._first_step_of_epoch,
             "rate_factor": self.rate_factor,
+            "own_rate": None if self._optimizer is None else self._own_rate,
             "depends_on": self._depends_on(),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """
         Goes to the position that :meth:`get_state` returned; the next call is :meth:`epoch_step`, or :meth:`step` to
-        go on in the midst of an epoch.
+        go on in the midst of an epoch. Attach the optimizer before, whose learning rate may be that of the checkpoint.
 
         :param state: The state of a scheduler with the same seed and the same config.
         :raises CheckpointError: If seed or config differ, or it is no such state.
@@ -224,6 +225,8 @@ class TrainingScheduler:
         self._step = state["current_step"]
         self._first_step_of_epoch = state["first_step_of_epoch"]
         self.rate_factor = state["rate_factor"]
+        if state["own_rate"] is not None:
+            self._own_rate = state["own_rate"]
         self._entered_stage = self.current_stage if self._epoch >= 0 else -1
 
     def _begin(self, one: Pass) -> None:

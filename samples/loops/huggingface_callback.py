@@ -16,7 +16,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.trainer_callback import ExportableState
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])
@@ -26,12 +35,13 @@ import bootstrapnas_ext as bnas
 WORDS, LENGTH, CLASSES = 24, 12, 3
 
 
-class SupernetCallback(TrainerCallback):
+class SupernetCallback(TrainerCallback, ExportableState):
     """
     Trains the subnets that the strategy names: each makes a forward and a backward pass of the `Trainer`, which then
     lets the optimizer step once.
 
-    The learning rate stays the `Trainer`'s. Let it train for ``controller.scheduler.total_epochs``.
+    The learning rate stays the `Trainer`'s. Let it train for ``controller.scheduler.total_epochs``. What it evaluates
+    and saves is the maximum, and its checkpoints know how far the training has come.
 
     :param controller: Of the super-network that the `Trainer` trains.
     """
@@ -64,11 +74,26 @@ class SupernetCallback(TrainerCallback):
 
         trainer.training_step, trainer.compute_loss = training_step, compute_loss
 
-    def on_epoch_begin(self, *_: Any, **__: Any) -> None:
-        self._controller.scheduler.epoch_step()
+    def state(self) -> dict[str, Any]:
+        """Returns what a checkpoint of the `Trainer` says of it."""
+        return {"args": {}, "attributes": {"scheduler": self._controller.scheduler.get_state()}}
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
+        if state.global_step:  # resumed
+            saved = state.stateful_callbacks[type(self).__name__]
+            self._controller.scheduler.load_state(saved["attributes"]["scheduler"])
+
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
+        epoch = int(state.epoch or 0)
+        if self._controller.scheduler.current_epoch != epoch:  # not in the midst of one
+            self._controller.scheduler.epoch_step(epoch)
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         self._passes = None
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if control.should_evaluate or control.should_save:
+            self.on_epoch_end()
 
     def on_epoch_end(self, *_: Any, **__: Any) -> None:
         self._controller.multi_elasticity_handler.activate_maximum_subnet()
@@ -111,8 +136,10 @@ def supernet_of(model: nn.Module, strategy: str) -> bnas.BootstrapNASController:
     return controller
 
 
-def main(strategy: str = "sandwich") -> dict[str, float]:
-    """Trains a small BERT, and returns and prints the accuracy of two subnets."""
+def prepared(
+    strategy: str, folder: str | Path, count: int = 1024, **options: Any
+) -> tuple[bnas.BootstrapNASController, Trainer]:
+    """Returns the controller of a small BERT's super-network, and a `Trainer` for it with more options of its own."""
     torch.manual_seed(0)
     settings = BertConfig(
         vocab_size=WORDS,
@@ -127,20 +154,28 @@ def main(strategy: str = "sandwich") -> dict[str, float]:
     )
     model = BertForSequenceClassification(settings).eval()
     controller = supernet_of(model, strategy)
+    given = {"save_strategy": "no", **options}
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=controller.scheduler.total_epochs,
+        per_device_train_batch_size=32,
+        learning_rate=2e-3,
+        use_cpu=True,
+        report_to=[],
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+        **given,
+    )
+    data = {"train_dataset": Sentences(count, seed=0), "eval_dataset": Sentences(32, seed=2)}
+    trainer = Trainer(model, arguments, **data, compute_loss_func=cross_entropy)
+    SupernetCallback(controller).join(trainer)
+    return controller, trainer
+
+
+def main(strategy: str = "sandwich") -> dict[str, float]:
+    """Trains a small BERT, and returns and prints the accuracy of two subnets."""
     with tempfile.TemporaryDirectory() as folder:
-        arguments = TrainingArguments(
-            output_dir=folder,
-            num_train_epochs=controller.scheduler.total_epochs,
-            per_device_train_batch_size=32,
-            learning_rate=2e-3,
-            use_cpu=True,
-            save_strategy="no",
-            report_to=[],
-            disable_tqdm=True,
-            dataloader_pin_memory=False,
-        )
-        trainer = Trainer(model, arguments, train_dataset=Sentences(1024, seed=0), compute_loss_func=cross_entropy)
-        SupernetCallback(controller).join(trainer)
+        controller, trainer = prepared(strategy, folder)
         trainer.train()
     result = _accuracies(controller, Sentences(500, seed=1))
     print(result)
