@@ -256,7 +256,10 @@ class Supernet:
             if here is None or not isinstance(there, Tensor) or there.shape != here.shape:
                 got = f"of shape {tuple(there.shape)}" if isinstance(there, Tensor) else "missing"
                 wanted = "not in the model" if here is None else f"of shape {tuple(here.shape)} in the model"
-                msg = f"The state does not fit: tensor {name!r} is {got}, but {wanted}."
+                msg = (
+                    f"The state does not fit: tensor {name!r} is {got}, but {wanted}. Use the model and the elasticity "
+                    "config that it was made with; `norm_statistics` and kernel matrices make tensors, too."
+                )
                 raise CheckpointError(msg)
         self.model.load_state_dict(state["model"])
         self.set_active(active)

@@ -15,6 +15,8 @@ from bootstrapnas_ext.writing import whole_file
 
 #: Stands in every checkpoint; a change of its contents changes the number.
 FORMAT = "bootstrapnas_ext training checkpoint 3"
+#: What to do about one that cannot be used.
+ANOTHER = "put a whole one in its place, such as the `best.pt` of the same training, or start anew in another folder"
 
 
 def save_checkpoint(path: Path, contents: dict[str, Any]) -> None:
@@ -77,13 +79,13 @@ def load_checkpoint(path: Path, keys: Iterable[str] = ()) -> dict[str, Any]:
     try:
         contents: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load documents no errors of its own: they depend on which bytes are damaged
-        msg = f"The checkpoint {path} is damaged or not a checkpoint; use another one, or start without resuming."
+        msg = f"The checkpoint {path} is damaged or not a checkpoint; {ANOTHER}."
         raise CheckpointError(msg) from error
     if not isinstance(contents, dict) or contents.get("format") != FORMAT:
         msg = f"{path} must be a {FORMAT!r}, but it is something else; give the `last.pt` or `best.pt` of a training."
         raise CheckpointError(msg)
     if missing := [key for key in keys if key not in contents]:
-        msg = f"The checkpoint {path} is damaged: it has no {missing[0]!r}; use another one, or start without resuming."
+        msg = f"The checkpoint {path} is damaged: it has no {missing[0]!r}; {ANOTHER}."
         raise CheckpointError(msg)
     return contents
 
@@ -111,5 +113,5 @@ def restore_supernet(supernet: TrainableSupernet, contents: Mapping[str, Any], p
     try:
         supernet.load_state_dict(contents["supernet"])
     except CheckpointError as error:
-        msg = f"{path} does not fit: {error}"
+        msg = f"{path}: {error}"
         raise CheckpointError(msg) from error

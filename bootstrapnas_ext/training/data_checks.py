@@ -69,12 +69,16 @@ def count_classes(model: nn.Module, sample: ExampleInput, targets: torch.Tensor)
     :param sample: Inputs of batch size 1, on the device of the model.
     :param targets: Of a batch of any size.
     :raises ModelError: If the model's output is no tensor, or the cross entropy cannot compare it with the targets.
+    :raises DataError: If labels are no integers.
     """
     with evaluation_mode(model), torch.no_grad():
         outputs = model(*sample.args, **sample.kwargs)
     check_logits(outputs)
-    if not _are_labels(targets) or outputs.ndim != targets.ndim + 1:
+    if outputs.ndim != targets.ndim + 1:
         return None
+    if not _are_labels(targets):
+        msg = f"Cross entropy needs labels that are integers, but got {targets.dtype}; convert them, as by `.long()`."
+        raise DataError(msg)
     if outputs.shape[2:] != targets.shape[1:]:
         msg = (
             "Cross entropy needs outputs of shape (batch, classes, ...) for labels of shape (batch, ...), but got "
@@ -100,6 +104,28 @@ def check_logits(outputs: Any) -> None:
             "`val_loader=None` with a `model_eval_fn` for the accuracy."
         )
         raise ModelError(msg)
+
+
+def check_loss(loss: Any) -> None:
+    """
+    Checks what a criterion has returned.
+
+    :param loss: What it returned.
+    :raises TrainingError: If that is no tensor with one item, or has no gradients while they are wanted.
+    """
+    if not isinstance(loss, torch.Tensor):
+        found = type(loss).__name__
+    elif loss.numel() != 1:
+        found = f"a tensor of shape {tuple(loss.shape)}"
+    elif torch.is_grad_enabled() and not loss.requires_grad:
+        found = "a tensor that does not come from the model's outputs by operations with gradients"
+    else:
+        return
+    msg = (
+        "The criterion must return a loss, a tensor with one item that gradients flow back from, but it returned "
+        f"{found}; let it return such a tensor, for example the mean over the batch."
+    )
+    raise TrainingError(msg)
 
 
 def check_labels(labels: torch.Tensor, classes: int, ignored: int) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from bootstrapnas_ext import processes
 from bootstrapnas_ext.errors import CheckpointError
-from bootstrapnas_ext.training.checkpoint import load_checkpoint, restore_supernet, save_checkpoint
+from bootstrapnas_ext.training.checkpoint import ANOTHER, load_checkpoint, restore_supernet, save_checkpoint
 from bootstrapnas_ext.training.randomness import get_random_state
 from bootstrapnas_ext.training.records import EpochRecord, StepRecord
 from bootstrapnas_ext.training.scheduler import TrainingScheduler
@@ -103,7 +103,11 @@ class TrainingState:
         """
         contents = load_checkpoint(path, _KEYS)
         position = _position(contents["position"], path)
-        self.scheduler.load_state(contents["scheduler"])
+        try:
+            self.scheduler.load_state(contents["scheduler"])
+        except CheckpointError as error:
+            msg = f"{path}: {error}"
+            raise CheckpointError(msg) from error
         is_within = self.scheduler.current_epoch == len(position.history)
         if is_within:
             self._check_same_data(path, contents["steps_per_epoch"], len(contents["random"]))
@@ -117,7 +121,7 @@ class TrainingState:
             try:
                 self.average.load_state(contents["average"])
             except ValueError as error:
-                msg = f"{path} does not fit: {error}; use another checkpoint, or start without resuming."
+                msg = f"{path} does not fit: {error}; {ANOTHER}."
                 raise CheckpointError(msg) from error
         return position, contents["random"][processes.rank()] if is_within else None
 
@@ -136,5 +140,5 @@ def _position(values: Mapping[str, Any], path: Path) -> Position:
     try:
         return Position(**{**values, "history": tuple(EpochRecord(**record) for record in values["history"])})
     except (KeyError, TypeError) as error:
-        msg = f"The history of {path} is damaged ({error}); use another checkpoint, or start without resuming."
+        msg = f"The history of {path} is damaged ({error}); {ANOTHER}."
         raise CheckpointError(msg) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -213,14 +213,12 @@ class TrainingScheduler:
         if missing := [key for key in self.get_state() if key not in state]:
             msg = f"The scheduler's state has no {missing[0]!r}; give what `get_state()` returned."
             raise CheckpointError(msg)
-        for key, own in self._depends_on().items():
-            found = state["depends_on"].get(key)
-            if found != own:
-                msg = (
-                    f"The checkpoint must come from a training with the same {key}, but it has {found} and this "
-                    f"training {own}; resume with the config and seed that it was written with."
-                )
-                raise CheckpointError(msg)
+        for where, found, own in _differences(state["depends_on"], self._depends_on()):
+            msg = (
+                f"The checkpoint must come from a training with the same {where}, but it has {found} and this training "
+                f"{own}; resume with the config and seed that it was written with, or start anew in another folder."
+            )
+            raise CheckpointError(msg)
         self._epoch = state["current_epoch"]
         self._step = state["current_step"]
         self._first_step_of_epoch = state["first_step_of_epoch"]
@@ -266,6 +264,18 @@ class TrainingScheduler:
         rate = stage.learning_rate(self._epoch + min(fraction, 1.0), self._own_rate)
         for group in self._optimizer.param_groups:
             group["lr"] = rate * self.rate_factor
+
+
+def _differences(one: Any, two: Any, where: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yields the ways to what differs in JSON values, and what is there in both."""
+    if isinstance(one, dict) and isinstance(two, dict):
+        for key in {**one, **two}:
+            yield from _differences(one.get(key), two.get(key), f"{where}.{key}" if where else key)
+    elif isinstance(one, list) and isinstance(two, list) and len(one) == len(two):
+        for index, (item, other) in enumerate(zip(one, two, strict=True)):
+            yield from _differences(item, other, f"{where}[{index}]")
+    elif one != two:
+        yield where, one, two
 
 
 def _no_estimate(_: Subnet) -> float:

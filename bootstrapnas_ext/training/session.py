@@ -114,7 +114,8 @@ class Session:
         if factor < 0.5**_RESTORES:
             msg = (
                 f"{error} The training went back {_RESTORES} times already, to {scheduler.rate_factor:.2g} of the "
-                f"learning rate; check the data and the model. The last good checkpoint is {last}."
+                f"learning rate; start anew with a lower one in the config, and check the data and the model. The last "
+                f"checkpoint is {last}; its weights may be no good either."
             )
             raise DivergenceError(msg) from error
         processes.wait_for_all()  # the first one may still be writing

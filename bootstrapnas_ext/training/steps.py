@@ -18,7 +18,7 @@ from bootstrapnas_ext.config.training import OptimizationConfig
 from bootstrapnas_ext.errors import BootstrapNASError, DivergenceError, TrainingError, first_line
 from bootstrapnas_ext.inputs import ExampleInput
 from bootstrapnas_ext.space import Subnet
-from bootstrapnas_ext.training.data_checks import check_labels, check_logits, count_classes, split_batch
+from bootstrapnas_ext.training.data_checks import check_labels, check_logits, check_loss, count_classes, split_batch
 from bootstrapnas_ext.training.optimization import channels_last
 from bootstrapnas_ext.training.records import StepRecord
 from bootstrapnas_ext.training.scheduler import TrainingScheduler
@@ -149,7 +149,9 @@ class StepRunner:
             outputs = model(*inputs.args, **inputs.kwargs)
             if self._is_cross_entropy:
                 check_logits(outputs)  # again, since a model may return more in training than in evaluation mode
-            return complete(self._criterion(outputs, targets))
+            loss = self._criterion(outputs, targets)
+            check_loss(loss)
+            return complete(loss)
 
     @contextmanager
     def _naming(self, subnet: Subnet) -> Iterator[None]:

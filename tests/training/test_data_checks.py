@@ -89,6 +89,12 @@ def test_targets_that_are_no_labels_have_no_classes() -> None:
     assert count_classes(nn.Flatten(), SAMPLE, counts) is None
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool])
+def test_labels_of_another_type_are_refused(dtype: torch.dtype) -> None:
+    with pytest.raises(DataError, match=rf"labels that are integers, but got {dtype}; convert them"):
+        count_classes(TinyNet(), SAMPLE, LABELS.to(dtype))
+
+
 def test_labels_of_pixels_have_the_classes_of_dimension_1() -> None:
     assert count_classes(nn.Conv2d(CLASSES, 7, 1), SAMPLE, torch.zeros(10, 6, 6, dtype=torch.int64)) == 7
 

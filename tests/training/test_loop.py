@@ -672,15 +672,16 @@ def test_a_subnet_that_breaks_in_the_loss_names_itself(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "criterion",
+    ("criterion", "found"),
     [
-        lambda outputs, targets: F.cross_entropy(outputs, targets, reduction="none"),
-        lambda outputs, targets: F.cross_entropy(outputs.detach(), targets),
-        lambda outputs, targets: 0.5,
+        (lambda outputs, targets: F.cross_entropy(outputs, targets, reduction="none"), r"a tensor of shape \(\d+,\);"),
+        (lambda outputs, targets: F.cross_entropy(outputs.detach(), targets), "does not come from the model's outputs"),
+        (lambda outputs, targets: 0.5, "float;"),
+        (lambda outputs, targets: None, "NoneType;"),
     ],
 )
-def test_what_is_no_loss_is_told_with_its_subnet(tmp_path: Path, criterion: Any) -> None:
-    with pytest.raises(TrainingError, match=r"Step 1 .* must give a loss, .*'width:stem'"):
+def test_what_is_no_loss_is_the_fault_of_the_criterion(tmp_path: Path, criterion: Any, found: str) -> None:
+    with pytest.raises(TrainingError, match=rf"The criterion must return a loss, .* but it returned .*{found}"):
         Run(tmp_path, criterion=criterion)()
 
 

@@ -261,6 +261,10 @@ def test_something_else_than_a_state_is_refused(key: str) -> None:
     [
         (lambda: scheduler_of(FakeSupernet(), *STAGES, seed=5), "the same seed, but it has 5 and this training 0"),
         (lambda: scheduler_of(FakeSupernet(), STAGES[0]), "the same stages, but it has"),
+        (
+            lambda: scheduler_of(FakeSupernet(), replace(STAGES[0], epochs=9), *STAGES[1:]),
+            r"the same stages\[0\]\.epochs, but it has 9 and this training \d;",
+        ),
     ],
 )
 def test_state_of_another_training_is_refused(other: Callable[[], TrainingScheduler], match: str) -> None:
