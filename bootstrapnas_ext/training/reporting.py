@@ -37,7 +37,7 @@ class TrainingLog:
         self._writer = SummaryWriter(str(folder), purge_step=scheduler.current_step + 2) if is_first else None
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(),
+            BarColumn(bar_width=20),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
@@ -46,7 +46,9 @@ class TrainingLog:
         )
         epochs = scheduler.current_epoch + (0 if done else 1)
         self._task = self._progress.add_task(
-            "", total=scheduler.total_epochs * steps_per_epoch, completed=epochs * steps_per_epoch + done
+            self._title(min(epochs, scheduler.total_epochs - 1), scheduler.current_stage),
+            total=scheduler.total_epochs * steps_per_epoch,
+            completed=epochs * steps_per_epoch + done,
         )
 
     def __enter__(self) -> TrainingLog:
@@ -82,7 +84,7 @@ class TrainingLog:
         :param record: The step.
         :param learning_rate: Its learning rate.
         """
-        title = self._title(self._scheduler.current_epoch, self._scheduler.current_stage)
+        title = self._title(self._scheduler.current_epoch, self._scheduler.current_stage)  # short: terminals are narrow
         self._progress.update(self._task, advance=1, description=f"{title}  loss {record.loss:.4f}")
         self._write(
             self._scheduler.current_step + 1,
@@ -99,11 +101,12 @@ class TrainingLog:
 
         :param record: The epoch.
         """
+        dimensions = ", ".join(self._scheduler.stages[record.stage].config.train_dims or ())
         some = f", of random ones {', '.join(f'{top1:.2f}' for top1 in record.top1_random)} %"
         self.say(
-            f"{self._title(record.epoch, record.stage)}  lr {record.learning_rate:.3g}  loss {record.loss:.4f}  "
-            f"top-1 of maximum {record.top1_maximum:.2f} %, of minimum {record.top1_minimum:.2f} %"
-            f"{some if record.top1_random else ''}"
+            f"{self._title(record.epoch, record.stage)} ({dimensions})  lr {record.learning_rate:.3g}  "
+            f"loss {record.loss:.4f}  top-1 of maximum {record.top1_maximum:.2f} %, of minimum "
+            f"{record.top1_minimum:.2f} %{some if record.top1_random else ''}"
         )
         validation = {"maximum": record.top1_maximum, "minimum": record.top1_minimum} | {
             f"random_{number}": top1 for number, top1 in enumerate(record.top1_random, 1)
@@ -130,6 +133,5 @@ class TrainingLog:
                 self._writer.add_scalar(tag, value, step)
 
     def _title(self, epoch: int, stage: int) -> str:
-        stages = self._scheduler.stages
-        dimensions = ", ".join(stages[stage].config.train_dims or ())
-        return f"epoch {epoch + 1}/{self._scheduler.total_epochs}  stage {stage + 1}/{len(stages)} ({dimensions})"
+        scheduler = self._scheduler
+        return f"epoch {epoch + 1}/{scheduler.total_epochs}  stage {stage + 1}/{len(scheduler.stages)}"

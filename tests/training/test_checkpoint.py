@@ -80,9 +80,7 @@ def test_foreign_file_is_refused(tmp_path: Path, contents: Any) -> None:
 
 def test_checkpoint_without_a_part_is_refused(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "best.pt", {"optimizer": {}})
-    with pytest.raises(
-        CheckpointError, match=r"best\.pt is damaged: it has no 'supernet'; put a whole one"
-    ):
+    with pytest.raises(CheckpointError, match=r"best\.pt is damaged: it has no 'supernet'; put a whole one"):
         load_supernet(FakeSupernet(), tmp_path / "best.pt")
 
 

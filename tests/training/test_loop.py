@@ -899,7 +899,9 @@ def test_on_a_terminal_there_is_a_bar_with_the_loss(tmp_path: Path) -> None:
     run()
     output = run.output.getvalue()
     assert "30/30" in output, "a step is one of 5 epochs of 6"
-    assert "epoch 5/5  stage 2/2 (kernel, depth, width)  loss" in output
+    assert "epoch 1/5  stage 1/2" in output
+    assert "epoch 5/5  stage 2/2  loss" in output
+    assert "epoch 5/5  stage 2/2 (kernel, depth, width)  lr" in output
     assert "top-1 of maximum 75.00 %, of minimum 75.00 %" in output
 
 
