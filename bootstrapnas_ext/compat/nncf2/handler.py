@@ -56,6 +56,17 @@ class MultiElasticityHandler:
         for handler in self._handlers.values():
             handler.space = space
 
+    @property
+    def enabled_space(self) -> SearchSpace:
+        """The subnets that may be proposed now: what no enabled dimension may change stays as it is active."""
+        enabled = {dim.value for dim in self._active}
+        return SearchSpace(
+            tuple(
+                choice if choice.dimension in enabled else replace(choice, values=(self.supernet.active[choice.name],))
+                for choice in self.space.choices
+            )
+        )
+
     def get_state(self) -> dict[str, Any]:
         """Returns which dimensions and which values of each choice are open, as JSON can hold it."""
         return {

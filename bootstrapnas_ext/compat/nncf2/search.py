@@ -31,7 +31,7 @@ from bootstrapnas_ext.search import (
     run_search,
     select,
 )
-from bootstrapnas_ext.space import Subnet
+from bootstrapnas_ext.space import SearchSpace, Subnet
 from bootstrapnas_ext.training.checkpoint import make_folder, save_tensors
 
 _logger = logging.getLogger(__name__)
@@ -167,8 +167,8 @@ class BaseSearchAlgorithm:
         evaluator_checkpoint: Any = None,
     ) -> tuple[ElasticityController, SubnetConfig, list[float]]:
         """
-        Searches, and activates the best subnet with norm statistics of its own. If no subnet is accurate enough, that
-        is the maximum. Trials go into ``trials.db``; where that is there, the search goes on with them.
+        Searches what the handler has enabled; dimensions that are not stay as they are active. Then it activates the
+        best subnet with norm statistics of its own. If no subnet is accurate enough, that is the maximum. Trials go into ``trials.db``; where that is there, the search goes on with them.
 
         :param validate_fn: Called with the model, which runs a subnet, and the loader; returns top-1 in percent.
         :param val_loader: For ``validate_fn``.
@@ -178,17 +178,25 @@ class BaseSearchAlgorithm:
         :param tensorboard_writer: Not needed.
         :param evaluator_checkpoint: Not needed: trials are kept.
         :return: The controller, the best subnet, and its cost and its accuracy.
+        :raises BootstrapNASError: If no dimension is enabled, or a trial fails.
         """
         self._folder = Path(checkpoint_save_dir)
         make_folder(self._folder)
         weights = fingerprint(self._model)  # before norm statistics are those of some subnet
-        self._activate(self._handler.supernet.space.maximum)
+        space = self._handler.enabled_space
+        if space.size == 1:
+            msg = (
+                "There is one subnet only, so nothing can be searched: enable a dimension by "
+                "`multi_elasticity_handler.enable_elasticity(dim)` or `enable_all()` first."
+            )
+            raise BootstrapNASError(msg)
+        self._activate(space.maximum)
         efficiency = efficiency_evaluator or MACsEvaluator(
             lambda: self._handler.count_flops_and_weights_for_active_subnet()[0] / 2e6
         )
         accuracy = AccuracyEvaluator(self._model, validate_fn, val_loader)
         self._handlers = [EvaluatorHandler(efficiency), EvaluatorHandler(accuracy)]
-        plan = self._plan(efficiency.name, weights)
+        plan = self._plan(space, efficiency.name, weights)
         record = run_search(
             plan,
             self._measure,
@@ -201,7 +209,7 @@ class BaseSearchAlgorithm:
         selection = select(record.trials, plan.objectives, plan.reference, acc_delta=self.acc_delta, ref_acc=given)
         self._result = record, selection
         self.search_records = [self._record(trial) for trial in record.trials]
-        return self._finish(selection)
+        return self._finish(selection, space.maximum)
 
     def search_progression_to_csv(self, filename: str = "search_progression.csv") -> None:
         """
@@ -239,11 +247,11 @@ class BaseSearchAlgorithm:
         make_folder(self._log_dir)
         return self._log_dir / name
 
-    def _plan(self, cost: str, weights: str) -> SearchPlan:
+    def _plan(self, space: SearchSpace, cost: str, weights: str) -> SearchPlan:
         efficiency, accuracy = self._handlers
         samples = self._config.batchnorm_adaptation.num_bn_adaptation_samples
         return SearchPlan(
-            self._handler.space,
+            space,
             (Objective(ACCURACY, "%", "maximize", "Top-1 accuracy"), Objective(cost, "", "minimize")),
             SearchSettings(**{field.name: getattr(self._config, field.name) for field in fields(SearchSettings)}),
             Measurement({ACCURACY: -accuracy.input_model_value, cost: efficiency.input_model_value}),
@@ -272,7 +280,9 @@ class BaseSearchAlgorithm:
         cost = trial.values[efficiency.name]
         return [self._handler.config_of(trial.subnet), efficiency.name, cost, accuracy.name, -trial.values[ACCURACY]]
 
-    def _finish(self, selection: Selection) -> tuple[ElasticityController, SubnetConfig, list[float]]:
+    def _finish(
+        self, selection: Selection, maximum: Subnet
+    ) -> tuple[ElasticityController, SubnetConfig, list[float]]:
         efficiency, accuracy = self._handlers
         if selection.satisfied:
             best = selection.best
@@ -281,7 +291,7 @@ class BaseSearchAlgorithm:
             self.best_vals = [found[0], -found[1]]
         else:
             _logger.warning("%s So the maximum subnet is activated.", selection.reason)
-            self._activate(self._handler.supernet.space.maximum)
+            self._activate(maximum)
             found = [abs(efficiency.input_model_value), abs(accuracy.input_model_value)]
             self.best_vals = [None, None]
         self.best_config = self._handler.get_active_config()

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from bootstrapnas_ext.compat.nncf2 import BaseEvaluator, BaseSearchAlgorithm, NNCFConfig
+from bootstrapnas_ext.compat.nncf2 import BaseEvaluator, BaseSearchAlgorithm, ElasticityDim, NNCFConfig
+from bootstrapnas_ext.errors import BootstrapNASError
 from tests.compat.nncf2.test_creation import CONFIG, made
 
 
@@ -61,6 +62,32 @@ def test_tolerance_may_be_set(tmp_path: Path) -> None:
     search.acc_delta = 20
     _, _, found = search.run(lambda *_: 50.0 + controller.controller.supernet.active["width:stem"], None, tmp_path)
     assert found[1] == 54.0
+
+
+def test_dimensions_that_are_not_enabled_stay_as_they_are_active(tmp_path: Path) -> None:
+    controller, network = made()
+    handler = controller.multi_elasticity_handler
+    handler.activate_subnet_for_config({ElasticityDim.DEPTH: [1]})
+    handler.disable_elasticity(ElasticityDim.DEPTH)
+    depths = set()
+
+    def accuracy(*_: Any) -> float:
+        depths.add(handler.supernet.active["depth:blocks.0"])
+        return 50.0
+
+    search = BaseSearchAlgorithm.from_config(network, controller, NNCFConfig.from_dict(CONFIG))
+    _, best, _ = search.run(accuracy, None, tmp_path)
+    assert depths == {1}
+    assert list(best) == [ElasticityDim.WIDTH, ElasticityDim.KERNEL]
+    for config, _, macs, *_ in search.search_records:
+        handler.activate_subnet_for_config(config)
+        assert macs == handler.count_flops_and_weights_for_active_subnet()[0] / 2e6
+    search.acc_delta = 0
+    search.run(accuracy, None, tmp_path / "none is good enough", ref_acc=90)
+    assert depths == {1}
+    handler.disable_all()
+    with pytest.raises(BootstrapNASError, match="There is one subnet only, so nothing can be searched: enable a"):
+        search.run(accuracy, None, tmp_path)
 
 
 def test_what_was_measured_is_kept(tmp_path: Path) -> None:
