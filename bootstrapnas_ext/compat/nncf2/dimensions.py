@@ -20,8 +20,8 @@ from bootstrapnas_ext.supernet import Supernet
 _MOST_DEPTHS = 100_000
 
 
-class ElasticityDim(Enum):
-    """An elastic dimension."""
+class ElasticityDim(str, Enum):
+    """An elastic dimension. It equals its value, so that a config that was stored with plain text has the same keys."""
 
     KERNEL = "kernel"
     WIDTH = "width"

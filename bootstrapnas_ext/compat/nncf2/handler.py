@@ -16,6 +16,7 @@ from bootstrapnas_ext.compat.nncf2.dimensions import (
     KernelHandler,
     WidthHandler,
 )
+from bootstrapnas_ext.errors import SubnetError
 from bootstrapnas_ext.space import SearchSpace, Subnet
 from bootstrapnas_ext.supernet import Supernet
 
@@ -157,7 +158,8 @@ class MultiElasticityHandler:
         """
         Makes the model run a subnet.
 
-        :param config: NNCF 2's form; dimensions that it does not have stay as they are.
+        :param config: NNCF 2's form, by dimension, its name, or NNCF 2's own enumeration of them; dimensions that it
+            does not have stay as they are.
         :raises SubnetError: If it is another super-network's.
         """
         self.supernet.set_active(self.subnet_of(config))
@@ -170,9 +172,8 @@ class MultiElasticityHandler:
         :raises SubnetError: If it is another super-network's.
         """
         values = dict(self.supernet.active)
-        for dim, handler in self._handlers.items():
-            if dim in config:
-                values |= handler.values_of(config[dim])
+        for dim, part in config.items():
+            values |= self._handlers[self._known(dim)].values_of(part)
         return self.supernet.space.validate(values)
 
     def config_of(self, subnet: Mapping[str, int]) -> SubnetConfig:
@@ -196,16 +197,18 @@ class MultiElasticityHandler:
         Lets a dimension change.
 
         :param dim: The dimension.
+        :raises SubnetError: If it is not elastic.
         """
-        self._enabled[dim] = True
+        self._enabled[self._known(dim)] = True
 
     def disable_elasticity(self, dim: ElasticityDim) -> None:
         """
         Lets a dimension stay as it is.
 
         :param dim: The dimension.
+        :raises SubnetError: If it is not elastic.
         """
-        self._enabled[dim] = False
+        self._enabled[self._known(dim)] = False
 
     def count_flops_and_weights_for_active_subnet(self) -> tuple[int, int]:
         """Returns twice the multiply-accumulates for one sample, and the number of weights, without running it."""
@@ -229,6 +232,15 @@ class MultiElasticityHandler:
             count = len(handler.variables())
             result[dim], rest = handler.config_at(rest[:count]), rest[count:]
         return result
+
+    def _known(self, dim: Any) -> ElasticityDim:
+        """Returns a dimension that is elastic here, from its name or an enumeration with that value as well."""
+        name = getattr(dim, "value", dim)
+        known = {one.value: one for one in self._handlers}
+        if name not in known:
+            msg = f"A dimension must be one of the elastic ones, {', '.join(map(repr, known))}, but got {dim!r}."
+            raise SubnetError(msg)
+        return known[name]
 
     @property
     def _active(self) -> dict[ElasticityDim, DimensionHandler]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from enum import Enum
 from typing import Any
 
 import pytest
@@ -163,9 +164,23 @@ def test_channels_are_sorted(handler: MultiElasticityHandler) -> None:
     assert width.get_group_id_by_node_name("fc") is None
 
 
+def test_dimensions_by_other_enumerations_and_by_name(handler: MultiElasticityHandler) -> None:
+    theirs = Enum("ElasticityDim", {"WIDTH": "width", "DEPTH": "depth"})
+    config = {theirs.WIDTH: {0: 8}, "kernel": [3, 3, 3, 5, 3], theirs.DEPTH: [1]}
+    handler.activate_subnet_for_config(config)
+    assert handler.get_active_config() == {WIDTH: {0: 8, 1: 16, 2: 16}, KERNEL: config["kernel"], DEPTH: [1]}
+    assert handler.get_active_config()["depth"] == [1]
+    handler.disable_elasticity(theirs.WIDTH)
+    handler.disable_elasticity("kernel")
+    assert list(handler.get_active_config()) == [DEPTH]
+    with pytest.raises(SubnetError, match="must be one of the elastic ones, 'width', 'kernel', 'depth', but got 'deep'"):
+        handler.enable_elasticity("deep")
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
+        ({"widths": {0: 8}}, "one of the elastic ones, 'width', 'kernel', 'depth', but got 'widths'"),
         ({WIDTH: {7: 8}}, "A group of channels must be a number below 3, but got 7"),
         ({WIDTH: {0: 5}}, r"must be one of \[16, 12, 8, 4\], but got 5"),
         ({KERNEL: [3]}, "has 1 kernel sizes, but this super-network has 5 kernels"),

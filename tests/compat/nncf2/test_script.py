@@ -95,7 +95,15 @@ def test_tables(trained: tuple[Path, Any, Any]) -> None:
         assert [len(row) for row in csv.reader(file)] == [5] * 6
     best = torch.load(folder / "subnetwork_best.pth", weights_only=True)
     assert best["best_efficiency"] == trained[2]["metrics"][0]
-    assert best["subnet_config"]["depth"] == trained[2]["best_config"][ElasticityDim.DEPTH]
+    assert best["subnet_config"] == trained[2]["best_config"]
+
+
+def test_the_stored_subnet_is_the_best(trained: tuple[Path, Any, Any], tmp_path: Path) -> None:
+    network, config, *_ = nas_script.ready(tmp_path)
+    controller = nas_script.EpochBasedTrainingAlgorithm.from_config(network, config).elasticity_ctrl
+    stored = torch.load(trained[0] / "subnetwork_best.pth", weights_only=True)["subnet_config"]
+    controller.multi_elasticity_handler.activate_subnet_for_config(stored)
+    assert controller.multi_elasticity_handler.get_active_config() == trained[2]["best_config"]
 
 
 def test_a_search_of_its_own_continues_from_the_files(
