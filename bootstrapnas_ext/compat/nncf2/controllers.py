@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from bootstrapnas_ext.compat.nncf2.handler import MultiElasticityHandler
+from bootstrapnas_ext.compat.nncf2.schedulers import BootstrapNASScheduler
 from bootstrapnas_ext.deployment import deploy
 from bootstrapnas_ext.errors import ExportError
 from bootstrapnas_ext.export.onnx import renamed
@@ -143,11 +144,12 @@ class ProgressiveShrinkingController(_Controller):
     def __init__(self, controller: BootstrapNASController) -> None:
         self.elasticity_controller = ElasticityController(controller)
         super().__init__(controller, self.elasticity_controller.multi_elasticity_handler)
+        self._scheduler = BootstrapNASScheduler(controller.scheduler, self.multi_elasticity_handler)
 
     @property
-    def scheduler(self) -> Any:
-        """Has ``step()``, to be called before each training step."""
-        return self.controller.scheduler
+    def scheduler(self) -> BootstrapNASScheduler:
+        """Has ``epoch_step()``, to be called before each epoch, and ``step()``, before each training step."""
+        return self._scheduler
 
     @property
     def loss(self) -> Callable[..., torch.Tensor]:
@@ -156,7 +158,7 @@ class ProgressiveShrinkingController(_Controller):
 
     def step(self) -> None:
         """Does what ``scheduler.step()`` does."""
-        self.controller.scheduler.step()
+        self._scheduler.step()
 
     def set_training_lr_scheduler_args(self, optimizer: torch.optim.Optimizer, train_iters: float) -> None:
         """
@@ -169,19 +171,12 @@ class ProgressiveShrinkingController(_Controller):
 
     def get_total_num_epochs(self) -> int:
         """Returns the epochs of all stages together."""
-        return self.controller.scheduler.total_epochs
+        return self._scheduler.get_total_training_epochs()
 
     def compression_stage(self) -> CompressionStage:
         """Returns whether training is in its last stage."""
-        scheduler = self.controller.scheduler
-        is_last = scheduler.current_stage == len(scheduler.stages) - 1
+        is_last = self._scheduler.is_final_stage()
         return CompressionStage.FULLY_COMPRESSED if is_last else CompressionStage.PARTIALLY_COMPRESSED
-
-    def enter_stage(self) -> None:
-        """Lets the handler propose what the current stage opens."""
-        scheduler = self.controller.scheduler
-        stage = scheduler.stages[scheduler.current_stage]
-        self.multi_elasticity_handler.open(stage.config.train_dims or (), stage.space)
 
     def prepare_for_validation(self) -> None:
         """Recalibrates the norm statistics in the super-network for the active subnet."""

@@ -18,6 +18,7 @@ from bootstrapnas_ext.space import Choice, SearchSpace
 from bootstrapnas_ext.supernet import Supernet
 
 _MOST_DEPTHS = 100_000
+_ALL = -1
 
 
 class ElasticityDim(str, Enum):
@@ -45,7 +46,7 @@ class DimensionHandler(ABC):
 
     @property
     def space(self) -> SearchSpace:
-        """The subnets that may be proposed: all, or those that a stage of training opens."""
+        """The subnets that may be proposed: all, or those that a stage of training or an indicator opens."""
         return self._space
 
     @space.setter
@@ -53,6 +54,20 @@ class DimensionHandler(ABC):
         self._space = space
         opened = {choice.name: choice for choice in space.choices}
         self.choices = tuple(opened.get(choice.name, choice) for choice in self._all_choices())
+
+    @property
+    def opened(self) -> tuple[Choice, ...]:
+        """What is elastic of this dimension, with the values that may be proposed."""
+        return tuple(choice for choice in self._space.choices if choice.dimension == self.dimension.value)
+
+    def _open(self, count: int | None) -> None:
+        """Lets only so many of each choice's largest values be proposed; ``None`` for all."""
+        self.space = self.supernet.space.restrict({self.dimension.value: count})
+
+    @property
+    def _most_open(self) -> int:
+        """How many values the choice has that has most, of those that may be proposed."""
+        return max((len(choice.values) for choice in self.opened), default=1)
 
     def _all_choices(self) -> Iterator[Choice]:
         """Yields the variables in NNCF 2's order; layers that it counted and that are static here have one value."""
@@ -92,17 +107,27 @@ class DimensionHandler(ABC):
         :raises SubnetError: If it is another super-network's.
         """
 
-    @abstractmethod
     def variables(self) -> list[int]:
-        """Returns for each variable how many values it has."""
+        """Returns for each variable of a search how many values it has."""
+        return [len(choice.values) for choice in self.choices]
 
-    @abstractmethod
     def config_at(self, indices: Sequence[int]) -> Any:
         """
         Returns NNCF 2's form of what a search algorithm proposes.
 
         :param indices: The index of a value for each variable.
         """
+        return self.config_of(
+            {choice.name: choice.values[index] for choice, index in zip(self.choices, indices, strict=True)}
+        )
+
+    def indices_of(self, values: Mapping[str, int]) -> list[int]:
+        """
+        Returns the index of a value for each variable, the inverse of :meth:`config_at`.
+
+        :param values: Choice name to value, of this dimension at least, among those that may be proposed.
+        """
+        return [choice.values.index(values.get(choice.name, choice.values[0])) for choice in self.choices]
 
     def get_active_config(self) -> Any:
         """Returns what runs now."""
@@ -143,6 +168,18 @@ class WidthHandler(DimensionHandler):
 
     dimension = ElasticityDim.WIDTH
 
+    @property
+    def width_num_params_indicator(self) -> int:
+        """How many of each group's largest widths may be proposed; -1 for all."""
+        return _ALL if self.opened == tuple(super()._all_choices()) else self._most_open
+
+    @width_num_params_indicator.setter
+    def width_num_params_indicator(self, count: int) -> None:
+        if count < 1 and count != _ALL:
+            msg = f"`width_num_params_indicator` must be at least 1, or {_ALL} for all widths, but got {count}."
+            raise SubnetError(msg)
+        self._open(None if count == _ALL else count)
+
     def _all_choices(self) -> Iterator[Choice]:
         groups = self.supernet.config.width.overwrite_groups
         if groups is None:
@@ -170,12 +207,6 @@ class WidthHandler(DimensionHandler):
                 msg = f"A group of channels must be a number below {len(self.choices)}, but got {group!r}."
                 raise SubnetError(msg)
         return self._elastic({self.choices[group].name: width for group, width in config.items()})
-
-    def variables(self) -> list[int]:
-        return [len(choice.values) for choice in self.choices]
-
-    def config_at(self, indices: Sequence[int]) -> dict[int, int]:
-        return {number: self.choices[number].values[index] for number, index in enumerate(indices)}
 
     def get_group_id_by_node_name(self, node_name: str) -> int | None:
         """
@@ -218,12 +249,6 @@ class KernelHandler(DimensionHandler):
             raise SubnetError(msg)
         return self._elastic({choice.name: size for choice, size in zip(self.choices, config, strict=True)})
 
-    def variables(self) -> list[int]:
-        return [len(choice.values) for choice in self.choices]
-
-    def config_at(self, indices: Sequence[int]) -> list[int]:
-        return [choice.values[index] for choice, index in zip(self.choices, indices, strict=True)]
-
 
 class DepthHandler(DimensionHandler):
     """
@@ -242,6 +267,18 @@ class DepthHandler(DimensionHandler):
         given = supernet.config.depth.skipped_blocks
         order = [end for names in ends.values() for end in names] if given is None else [last for _, last in given]
         self._blocks = {name: [order.index(end) for end in names] for name, names in ends.items()}
+
+    @property
+    def depth_indicator(self) -> int:
+        """How many blocks of each chain may be skipped at most."""
+        return self._most_open - 1
+
+    @depth_indicator.setter
+    def depth_indicator(self, count: int) -> None:
+        if count < 0:
+            msg = f"`depth_indicator` must be the number of blocks that may be skipped, at least 0, but got {count}."
+            raise SubnetError(msg)
+        self._open(count + 1)
 
     def get_search_space(self) -> list[list[int]]:
         size = math.prod(len(choice.values) for choice in self.choices)

@@ -43,18 +43,22 @@ class MultiElasticityHandler:
             handler.dimension: handler(supernet, rng) for handler in _HANDLERS if handler.dimension.value in available
         }
         self._enabled = dict.fromkeys(self._handlers, True)
-        self.space = supernet.space
+
+    @property
+    def space(self) -> SearchSpace:
+        """The subnets that could be proposed with all dimensions enabled."""
+        opened = {choice.name: choice for handler in self._handlers.values() for choice in handler.opened}
+        return SearchSpace(tuple(opened.get(choice.name, choice) for choice in self.supernet.space.choices))
 
     def open(self, dims: Sequence[str], space: SearchSpace) -> None:
         """
         Restricts what is proposed to what a stage of training opens.
 
-        :param dims: Names of the dimensions that may change.
+        :param dims: Names of the dimensions that may change; what is open of the others stays.
         :param space: The subnets of the stage.
         """
         self._enabled = {dim: dim.value in dims for dim in self._enabled}
-        self.space = space
-        for handler in self._handlers.values():
+        for handler in self._active.values():
             handler.space = space
 
     @property
@@ -82,7 +86,9 @@ class MultiElasticityHandler:
         :param state: Of a super-network with the same choices.
         """
         choices = (replace(one, values=one.values[: state["open"][one.name]]) for one in self.supernet.space.choices)
-        self.open(state["dims"], SearchSpace(tuple(choices)))
+        space = SearchSpace(tuple(choices))
+        self.open([dim.value for dim in self._handlers], space)
+        self.open(state["dims"], space)
 
     @property
     def width_handler(self) -> DimensionHandler | None:

@@ -168,7 +168,8 @@ class BaseSearchAlgorithm:
     ) -> tuple[ElasticityController, SubnetConfig, list[float]]:
         """
         Searches what the handler has enabled; dimensions that are not stay as they are active. Then it activates the
-        best subnet with norm statistics of its own. If no subnet is accurate enough, that is the maximum. Trials go into ``trials.db``; where that is there, the search goes on with them.
+        best subnet with norm statistics of its own. If no subnet is accurate enough, that is the maximum.
+        Trials go into ``trials.db``; where that is there, the search goes on with them.
 
         :param validate_fn: Called with the model, which runs a subnet, and the loader; returns top-1 in percent.
         :param val_loader: For ``validate_fn``.
@@ -280,9 +281,7 @@ class BaseSearchAlgorithm:
         cost = trial.values[efficiency.name]
         return [self._handler.config_of(trial.subnet), efficiency.name, cost, accuracy.name, -trial.values[ACCURACY]]
 
-    def _finish(
-        self, selection: Selection, maximum: Subnet
-    ) -> tuple[ElasticityController, SubnetConfig, list[float]]:
+    def _finish(self, selection: Selection, maximum: Subnet) -> tuple[ElasticityController, SubnetConfig, list[float]]:
         efficiency, accuracy = self._handlers
         if selection.satisfied:
             best = selection.best

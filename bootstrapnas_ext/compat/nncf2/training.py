@@ -143,7 +143,6 @@ class EpochBasedTrainingAlgorithm:
         try:
             for epoch in range(self._start_epoch, controller.get_total_num_epochs()):
                 controller.scheduler.epoch_step()
-                controller.enter_stage()
                 train_epoch_fn(train_loader, self._model, controller, epoch, optimizer)
                 controller.multi_elasticity_handler.activate_minimum_subnet()
                 smallest = self._validate("min_subnet", val_fn, val_loader, epoch, writer)
@@ -169,8 +168,7 @@ class EpochBasedTrainingAlgorithm:
 
     def _is_best(self, accuracy: float, smallest: float, epoch: int) -> bool:
         """Notes the best accuracies of the stage that counts, which is the last one."""
-        scheduler = self._training_ctrl.scheduler
-        if epoch == scheduler.stages[-1].first_epoch:
+        if epoch == self._training_ctrl.controller.scheduler.stages[-1].first_epoch:
             self._best = self._min_best = float("-inf")
         is_best = accuracy > self._best
         self._best, self._min_best = max(accuracy, self._best), max(smallest, self._min_best)

@@ -173,7 +173,9 @@ def test_dimensions_by_other_enumerations_and_by_name(handler: MultiElasticityHa
     handler.disable_elasticity(theirs.WIDTH)
     handler.disable_elasticity("kernel")
     assert list(handler.get_active_config()) == [DEPTH]
-    with pytest.raises(SubnetError, match="must be one of the elastic ones, 'width', 'kernel', 'depth', but got 'deep'"):
+    with pytest.raises(
+        SubnetError, match="must be one of the elastic ones, 'width', 'kernel', 'depth', but got 'deep'"
+    ):
         handler.enable_elasticity("deep")
 
 
@@ -201,6 +203,28 @@ def test_more_depths_than_a_list_can_hold(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(SubnetError, match="list of all combinations, of which there are 4 here; use"):
         handler.get_search_space()
     assert handler.get_random_config()[DEPTH] in ([], [0], [1], [0, 1])
+
+
+def test_indicators_restrict_what_is_proposed(handler: MultiElasticityHandler) -> None:
+    width, depth = handler.width_handler, handler.depth_handler
+    assert isinstance(width, dimensions_module.WidthHandler)
+    assert isinstance(depth, dimensions_module.DepthHandler)
+    assert (width.width_num_params_indicator, depth.depth_indicator) == (-1, 2)
+    width.width_num_params_indicator, depth.depth_indicator = 2, 1
+    assert (width.width_num_params_indicator, depth.depth_indicator) == (2, 1)
+    assert handler.get_search_space()["width"] == {0: [16, 12], 1: [16, 12], 2: [16, 12]}
+    assert handler.get_search_space()["depth"] == [[1], []]
+    assert handler.get_minimum_config() == {WIDTH: {0: 12, 1: 12, 2: 12}, KERNEL: [3, 3, 3, 3, 3], DEPTH: [1]}
+    assert handler.enabled_space.size == 2**3 * 2**2 * 2
+    other = handler_of()
+    other.load_state(handler.get_state())
+    assert other.get_search_space() == handler.get_search_space()
+    width.width_num_params_indicator = -1
+    assert width.get_search_space()[0] == [16, 12, 8, 4]
+    with pytest.raises(SubnetError, match="indicator` must be at least 1, or -1 for all widths, but got 0"):
+        width.width_num_params_indicator = 0
+    with pytest.raises(SubnetError, match="number of blocks that may be skipped, at least 0, but got -1"):
+        depth.depth_indicator = -1
 
 
 def test_what_a_stage_opens_travels_with_the_state(handler: MultiElasticityHandler) -> None:

@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 import torch
 
-from bootstrapnas_ext.compat.nncf2 import ElasticityDim
+from bootstrapnas_ext.compat.nncf2 import ElasticityDim, create_compressed_model_from_algo_names
 from bootstrapnas_ext.errors import CheckpointError
 from tests.compat.nncf2 import nas_script
 
@@ -140,6 +140,41 @@ def test_a_training_that_was_cut_off_goes_on(trained: tuple[Path, Any, dict[str,
     mine = torch.load(tmp_path / "last_model_weights.pth", weights_only=True)
     assert all(torch.equal(whole[name], mine[name]) for name in whole)
     assert result["metrics"] == trained[2]["metrics"]
+
+
+def test_a_loop_of_ones_own_opens_the_stages(tmp_path: Path) -> None:
+    network, config, _, train_loader, _ = nas_script.ready(tmp_path)
+    controller, network = create_compressed_model_from_algo_names(network, config, ["progressive_shrinking"])
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    controller.set_training_lr_scheduler_args(optimizer, len(train_loader))
+    handler, scheduler = controller.multi_elasticity_handler, controller.scheduler
+    spaces, minima = [], []
+    for epoch in range(scheduler.get_total_training_epochs()):
+        scheduler.epoch_step()
+        spaces.append(handler.get_search_space())
+        minima.append(handler.get_minimum_config())
+        nas_script.train_epoch(train_loader, network, controller, epoch, optimizer)
+    assert [list(space) for space in spaces] == [["kernel", "depth"], ["width", "kernel", "depth"]]
+    assert spaces[1]["width"] == {0: [16, 12, 8], 1: [16, 12, 8], 2: [16, 12, 8]}
+    assert minima[0] == {ElasticityDim.KERNEL: [1, 1, 1, 1, 1], ElasticityDim.DEPTH: [0, 1]}
+    assert minima[1][ElasticityDim.WIDTH] == {0: 8, 1: 8, 2: 8}
+    assert (scheduler.current_epoch, scheduler.current_step, scheduler.is_final_stage()) == (1, 5, True)
+
+
+def test_what_was_changed_within_a_stage_stays(tmp_path: Path) -> None:
+    network, config, *_ = nas_script.ready(tmp_path)
+    controller, _ = create_compressed_model_from_algo_names(network, config, ["progressive_shrinking"])
+    handler, scheduler = controller.multi_elasticity_handler, controller.scheduler
+    assert (scheduler.current_stage_idx, scheduler.is_final_stage()) == (-1, False)
+    scheduler.epoch_step(0)
+    handler.depth_handler.depth_indicator = 1
+    state = scheduler.get_state()
+    scheduler.epoch_step(0)
+    assert handler.get_search_space()["depth"] == [[1], []]
+    scheduler.epoch_step()
+    assert handler.get_search_space()["depth"] == [[1], [0, 1], []]
+    scheduler.load_state(state)
+    assert scheduler.current_stage_idx == 0
 
 
 def test_trials_of_other_weights_are_not_taken_over(trained: tuple[Path, Any, Any], tmp_path: Path) -> None:
