@@ -7,6 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -254,7 +255,8 @@ class DepthHandler(DimensionHandler):
     """
     Depth: a list of the numbers of all blocks that are skipped, of each chain the last ones.
 
-    Blocks have the order of the config's `skipped_blocks`, if it has them, or that of the graph.
+    Blocks have the order of the config's `skipped_blocks`, if it has them, or that of the graph. In a search, depth is
+    one variable: the index in a list of all combinations. If that would be too long, each chain has a variable.
     """
 
     dimension = ElasticityDim.DEPTH
@@ -281,17 +283,13 @@ class DepthHandler(DimensionHandler):
         self._open(count + 1)
 
     def get_search_space(self) -> list[list[int]]:
-        size = math.prod(len(choice.values) for choice in self.choices)
-        if size > _MOST_DEPTHS:
+        if self._size > _MOST_DEPTHS:
             msg = (
-                f"NNCF 2's form of depth is a list of all combinations, of which there are {size} here; use the "
+                f"NNCF 2's form of depth is a list of all combinations, of which there are {self._size} here; use the "
                 "choices of `supernet.space` instead."
             )
             raise SubnetError(msg)
-        every = itertools.product(*(choice.values for choice in self.choices))
-        names = [choice.name for choice in self.choices]
-        configs = [self.config_of(dict(zip(names, values, strict=True))) for values in every]
-        return [*sorted(filter(None, configs), key=lambda config: (len(config), config)), []]
+        return [list(config) for config in self._numbered()]
 
     def config_of(self, values: Mapping[str, int]) -> list[int]:
         return sorted(number for name, blocks in self._blocks.items() for number in blocks[values[name] :])
@@ -305,11 +303,38 @@ class DepthHandler(DimensionHandler):
         return {name: _running(blocks, config) for name, blocks in self._blocks.items()}
 
     def variables(self) -> list[int]:
-        return [len(self.get_search_space())]
+        return super().variables() if self._size > _MOST_DEPTHS else [self._size]
 
-    def config_at(self, indices: Sequence[int]) -> list[int]:
+    def config_at(self, indices: Sequence[int]) -> Any:
+        if self._size > _MOST_DEPTHS:
+            return super().config_at(indices)
         (index,) = indices
         return self.get_search_space()[index]
+
+    def indices_of(self, values: Mapping[str, int]) -> list[int]:
+        if self._size > _MOST_DEPTHS:
+            return super().indices_of(values)
+        return [self._numbered()[tuple(self.config_of(values))]]
+
+    @property
+    def _size(self) -> int:
+        return math.prod(len(choice.values) for choice in self.choices)
+
+    def _numbered(self) -> dict[tuple[int, ...], int]:
+        return _all_skipped(tuple((tuple(self._blocks[choice.name]), choice.values) for choice in self.choices))
+
+
+@lru_cache(maxsize=4)
+def _all_skipped(chains: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]) -> dict[tuple[int, ...], int]:
+    """
+    Returns all combinations of skipped blocks and their numbers: fewer blocks first, and none last, as in NNCF 2.
+
+    :param chains: For each chain, the numbers of its blocks, and how many of them may run.
+    """
+    tails = [[blocks[run:] for run in values] for blocks, values in chains]
+    every = (tuple(sorted(itertools.chain(*skipped))) for skipped in itertools.product(*tails))
+    ordered = sorted(every, key=lambda skipped: (not skipped, len(skipped), skipped))
+    return {skipped: number for number, skipped in enumerate(ordered)}
 
 
 def _running(blocks: Sequence[int], skipped: Sequence[int]) -> int:

@@ -18,6 +18,9 @@ class BaseEvaluator(ABC):
     """
     Measures the active subnet; less is better. A subclass says how.
 
+    What it remembers, also from a file or a state that was loaded, a search does not measure again. That is right for
+    the same super-network with the same dimensions enabled; for another one, use another evaluator.
+
     :param name: For records and plots.
     :param ideal_val: The best value that there can be.
     """
@@ -152,6 +155,15 @@ class EvaluatorHandler:
     def name(self) -> str:
         """Name of the evaluator."""
         return self.evaluator.name
+
+    def value_of(self, variables: Variables) -> float:
+        """
+        Returns the value of the active subnet, measured unless the evaluator remembers it.
+
+        :param variables: The subnet.
+        """
+        known, value = self.evaluator.retrieve_from_cache(variables)
+        return value if known else self.evaluator.evaluate_and_add_to_cache_from_pymoo(variables)
 
     @property
     def current_value(self) -> float:

@@ -231,13 +231,26 @@ class MultiElasticityHandler:
         Returns the subnet that a search algorithm proposes.
 
         :param x: The index of a value for each variable, in the order of :meth:`get_design_vars_info`.
+        :raises SubnetError: If it is not one index for each variable.
         """
         result: SubnetConfig = OrderedDict()
         rest = [int(index) for index in x]
+        count, largest = self.get_design_vars_info()
+        if len(rest) != count or any(not 0 <= one <= last for one, last in zip(rest, largest, strict=True)):
+            msg = f"A subnet of a search must be {count} indices from 0 to at most {largest}, but got {rest}."
+            raise SubnetError(msg)
         for dim, handler in self._active.items():
             count = len(handler.variables())
             result[dim], rest = handler.config_at(rest[:count]), rest[count:]
         return result
+
+    def variables_of(self, subnet: Mapping[str, int]) -> tuple[int, ...]:
+        """
+        Returns the index of a value for each variable, the inverse of :meth:`get_config_from_pymoo`.
+
+        :param subnet: A subnet of :attr:`enabled_space`.
+        """
+        return tuple(index for handler in self._active.values() for index in handler.indices_of(subnet))
 
     def _known(self, dim: Any) -> ElasticityDim:
         """Returns a dimension that is elastic here, from its name or an enumeration with that value as well."""

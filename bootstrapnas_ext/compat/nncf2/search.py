@@ -261,10 +261,8 @@ class BaseSearchAlgorithm:
 
     def _measure(self, subnet: Subnet) -> Measurement:
         self._activate(subnet)
-        variables = tuple(self._handler.supernet.space.encode(subnet).tolist())
-        cost, accuracy = (
-            handler.evaluator.evaluate_and_add_to_cache_from_pymoo(variables) for handler in self._handlers
-        )
+        variables = self._handler.variables_of(subnet)
+        cost, accuracy = (handler.value_of(variables) for handler in self._handlers)
         return Measurement({ACCURACY: -accuracy, self._handlers[0].name: cost})
 
     def _activate(self, subnet: Subnet) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from enum import Enum
 from typing import Any
@@ -85,6 +86,25 @@ def test_variables_of_a_search_are_a_config(handler: MultiElasticityHandler) -> 
     assert handler.get_config_from_pymoo([0, 3, 1, 0, 1, 0, 0, 0, 2]) == OrderedDict(
         [(WIDTH, {0: 16, 1: 4, 2: 12}), (KERNEL, [3, 3, 3, 5, 3]), (DEPTH, [])]
     )
+
+
+def test_every_subnet_has_variables_of_its_own() -> None:
+    handler = handler_of(available_elasticity_dims=("kernel", "depth"))
+    handler.open(["kernel", "depth"], handler.supernet.space.restrict({"kernel": 2, "depth": 2}))
+    _, largest = handler.get_design_vars_info()
+    every = list(itertools.product(*(range(last + 1) for last in largest)))
+    assert len(every) == handler.enabled_space.size
+    for variables in every:
+        subnet = handler.subnet_of(handler.get_config_from_pymoo(variables))
+        assert handler.variables_of(subnet) == variables
+
+
+@pytest.mark.parametrize("variables", [[0], [0] * 10, [0, 3, 1, 0, 1, 0, 0, 0, 3], [-1] + [0] * 8])
+def test_variables_that_are_no_subnet(handler: MultiElasticityHandler, variables: Any) -> None:
+    with pytest.raises(
+        SubnetError, match=r"must be 9 indices from 0 to at most \[3, 3, 3, 0, 1, 0, 1, 0, 2\], but got"
+    ):
+        handler.get_config_from_pymoo(variables)
 
 
 def test_random_configs_are_in_the_space_and_repeat_with_the_seed() -> None:
@@ -203,6 +223,9 @@ def test_more_depths_than_a_list_can_hold(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(SubnetError, match="list of all combinations, of which there are 4 here; use"):
         handler.get_search_space()
     assert handler.get_random_config()[DEPTH] in ([], [0], [1], [0, 1])
+    assert handler.get_design_vars_info() == (2, [1, 1])
+    assert handler.get_config_from_pymoo([1, 0]) == {DEPTH: [0]}
+    assert handler.variables_of(handler.subnet_of({DEPTH: [0]})) == (1, 0)
 
 
 def test_indicators_restrict_what_is_proposed(handler: MultiElasticityHandler) -> None:

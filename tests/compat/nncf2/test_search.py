@@ -103,5 +103,33 @@ def test_what_was_measured_is_kept(tmp_path: Path) -> None:
     read = Width(search._elasticity_ctrl)
     read.load_cache_from_csv(tmp_path / "cache_width.csv")
     assert read.cache == evaluator.cache
-    assert read.retrieve_from_cache(next(iter(read.cache))) == (True, 16.0)
     assert read.retrieve_from_cache(()) == (False, 0)
+    handler = search._handler
+    for variables, value in read.cache.items():
+        handler.activate_subnet_for_config(handler.get_config_from_pymoo(variables))
+        assert value == read.evaluate_subnet()
+
+
+def test_what_an_evaluator_remembers_is_not_measured_again(tmp_path: Path) -> None:
+    class Counting(Width):
+        """Counts how often it measured."""
+
+        calls = 0
+
+        def evaluate_subnet(self) -> float:
+            self.calls += 1
+            return super().evaluate_subnet()
+
+    found = []
+    for folder in (tmp_path / "first", tmp_path / "second"):
+        controller, network = made()
+        search = BaseSearchAlgorithm.from_config(network, controller, NNCFConfig.from_dict(CONFIG))
+        evaluator = Counting(controller)
+        if folder.name == "second":
+            evaluator.load_cache_from_csv(tmp_path / "first" / "cache_width.csv")
+        search.run(lambda *_: 50.0, None, folder, evaluator)
+        evaluator.export_cache_to_csv(folder)
+        found.append((evaluator.calls, search.search_records))
+    # The maximum is measured in any case.
+    assert [calls for calls, _ in found] == [5, 1]
+    assert found[0][1] == found[1][1]
