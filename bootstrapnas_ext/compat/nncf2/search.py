@@ -11,13 +11,12 @@ from typing import Any
 
 from torch import nn
 
-from bootstrapnas_ext.algorithms import fingerprint
 from bootstrapnas_ext.calibration import Calibration
 from bootstrapnas_ext.compat.nncf2.controllers import ElasticityController
 from bootstrapnas_ext.compat.nncf2.evaluators import AccuracyEvaluator, BaseEvaluator, EvaluatorHandler, MACsEvaluator
 from bootstrapnas_ext.compat.nncf2.handler import SubnetConfig
 from bootstrapnas_ext.config import BNAdaptationInitArgs, BootstrapNASConfig, NNCFConfig
-from bootstrapnas_ext.errors import BootstrapNASError, ConfigError
+from bootstrapnas_ext.errors import BootstrapNASError, CheckpointError, ConfigError
 from bootstrapnas_ext.report.plots import plot_search_progression
 from bootstrapnas_ext.search import (
     ACCURACY,
@@ -115,8 +114,8 @@ class BaseSearchAlgorithm:
         :raises ConfigError: Always: what is searched how is in the config.
         """
         msg = (
-            "A search is made from a config: use `from_config`. It goes on by itself with the trials that its folder "
-            "has."
+            "A search is made from a config: use `from_config`; `SearchAlgorithm` in `bootstrapnas_ext` goes on with "
+            "the trials of a search that was cut off."
         )
         raise ConfigError(msg)
 
@@ -169,7 +168,9 @@ class BaseSearchAlgorithm:
         """
         Searches what the handler has enabled; dimensions that are not stay as they are active. Then it activates the
         best subnet with norm statistics of its own. If no subnet is accurate enough, that is the maximum.
-        Trials go into ``trials.db``; where that is there, the search goes on with them.
+
+        Trials go into a new ``trials.db``: a search overwrites what another one left in the folder, as in NNCF 2, since
+        nothing tells whether the functions measured the same then. What an evaluator remembers is not measured again.
 
         :param validate_fn: Called with the model, which runs a subnet, and the loader; returns top-1 in percent.
         :param val_loader: For ``validate_fn``.
@@ -177,13 +178,12 @@ class BaseSearchAlgorithm:
         :param efficiency_evaluator: Measures the cost of the active subnet; millions of MACs if not given.
         :param ref_acc: Accuracy that subnets are compared with; 100 for what the config says, or that of the maximum.
         :param tensorboard_writer: Not needed.
-        :param evaluator_checkpoint: Not needed: trials are kept.
+        :param evaluator_checkpoint: Not needed: give the state to the evaluator by ``update_from_state``.
         :return: The controller, the best subnet, and its cost and its accuracy.
-        :raises BootstrapNASError: If no dimension is enabled, or a trial fails.
+        :raises BootstrapNASError: If no dimension is enabled, a trial fails, or the folder cannot be written to.
         """
         self._folder = Path(checkpoint_save_dir)
         make_folder(self._folder)
-        weights = fingerprint(self._model)  # before norm statistics are those of some subnet
         space = self._handler.enabled_space
         if space.size == 1:
             msg = (
@@ -197,13 +197,12 @@ class BaseSearchAlgorithm:
         )
         accuracy = AccuracyEvaluator(self._model, validate_fn, val_loader)
         self._handlers = [EvaluatorHandler(efficiency), EvaluatorHandler(accuracy)]
-        plan = self._plan(space, efficiency.name, weights)
+        plan = self._plan(space, efficiency.name)
         record = run_search(
             plan,
             self._measure,
             num_evals=self._config.num_evals,
-            path=self._folder / _TRIALS,
-            resume=True,
+            path=_made_free(self._folder / _TRIALS),
             on_trial=self._log if self._verbose else None,
         )
         given = self._config.ref_acc if ref_acc in (_NOT_GIVEN, None) else ref_acc
@@ -248,15 +247,13 @@ class BaseSearchAlgorithm:
         make_folder(self._log_dir)
         return self._log_dir / name
 
-    def _plan(self, space: SearchSpace, cost: str, weights: str) -> SearchPlan:
+    def _plan(self, space: SearchSpace, cost: str) -> SearchPlan:
         efficiency, accuracy = self._handlers
-        samples = self._config.batchnorm_adaptation.num_bn_adaptation_samples
         return SearchPlan(
             space,
             (Objective(ACCURACY, "%", "maximize", "Top-1 accuracy"), Objective(cost, "", "minimize")),
             SearchSettings(**{field.name: getattr(self._config, field.name) for field in fields(SearchSettings)}),
             Measurement({ACCURACY: -accuracy.input_model_value, cost: efficiency.input_model_value}),
-            {"super-network": weights, "num_bn_adaptation_samples": samples},
         )
 
     def _measure(self, subnet: Subnet) -> Measurement:
@@ -304,6 +301,15 @@ class BaseSearchAlgorithm:
 _RUN_FIRST = "Nothing was searched yet; call `run` first."
 
 SearchAlgorithm = NSGA2SearchAlgorithm = BaseSearchAlgorithm
+
+
+def _made_free(path: Path) -> Path:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        msg = f"{path} cannot be overwritten: {error}. Choose a folder that you may write to."
+        raise CheckpointError(msg) from error
+    return path
 
 
 def _adaptation(

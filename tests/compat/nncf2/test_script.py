@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import pytest
 import torch
 
 from bootstrapnas_ext.compat.nncf2 import ElasticityDim, create_compressed_model_from_algo_names
-from bootstrapnas_ext.errors import CheckpointError
 from tests.compat.nncf2 import nas_script
 
 OLD = pytest.mark.filterwarnings("ignore:.*was -1 for")
@@ -175,13 +173,3 @@ def test_what_was_changed_within_a_stage_stays(tmp_path: Path) -> None:
     assert handler.get_search_space()["depth"] == [[1], [0, 1], []]
     scheduler.load_state(state)
     assert scheduler.current_stage_idx == 0
-
-
-def test_trials_of_other_weights_are_not_taken_over(trained: tuple[Path, Any, Any], tmp_path: Path) -> None:
-    folder = trained[0]
-    weights = torch.load(folder / "last_model_weights.pth", weights_only=True)
-    weights["fc.bias"] = weights["fc.bias"] + 1
-    torch.save(weights, tmp_path / "weights.pth")
-    shutil.copy(folder / "trials.db", tmp_path)
-    with pytest.raises(CheckpointError, match="holds another search and cannot be resumed: super-network is"):
-        nas_script.search_only(tmp_path, folder / "last_elasticity.pth", tmp_path / "weights.pth")

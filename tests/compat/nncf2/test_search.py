@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from bootstrapnas_ext.compat.nncf2 import BaseEvaluator, BaseSearchAlgorithm, ElasticityDim, NNCFConfig
-from bootstrapnas_ext.errors import BootstrapNASError
+from bootstrapnas_ext.errors import BootstrapNASError, CheckpointError
+from bootstrapnas_ext.search.storage import read_search
 from tests.compat.nncf2.test_creation import CONFIG, made
 
 
@@ -108,6 +109,32 @@ def test_what_was_measured_is_kept(tmp_path: Path) -> None:
     for variables, value in read.cache.items():
         handler.activate_subnet_for_config(handler.get_config_from_pymoo(variables))
         assert value == read.evaluate_subnet()
+
+
+def test_a_second_search_in_a_folder_measures_anew(tmp_path: Path) -> None:
+    controller, network = made()
+    handler = controller.multi_elasticity_handler
+    for accuracy, seed in ((50.0, 0), (60.0, 0), (70.0, 1)):
+        block = CONFIG["bootstrapNAS"]
+        config = {**CONFIG, "bootstrapNAS": {**block, "search": {**block["search"], "seed": seed, "acc_delta": seed}}}
+        search = BaseSearchAlgorithm.from_config(network, controller, NNCFConfig.from_dict(config))
+        _, best, found = search.run(lambda *_, value=accuracy: value, None, tmp_path)
+        assert found[1] == accuracy
+        assert best == handler.get_active_config()
+        assert [record[4] for record in search.search_records] == [-accuracy] * 4
+        assert [trial.values["accuracy"] for trial in read_search(tmp_path / "trials.db").trials] == [accuracy] * 4
+
+
+def test_a_search_that_fails_at_once_leaves_the_trials(tmp_path: Path) -> None:
+    search, _ = searched(tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        search.run(lambda *_: 1 / 0, None, tmp_path)
+    assert len(read_search(tmp_path / "trials.db").trials) == 4
+    (tmp_path / "other" / "trials.db").mkdir(parents=True)
+    with pytest.raises(
+        CheckpointError, match=r"trials\.db cannot be overwritten: .*Choose a folder that you may write"
+    ):
+        search.run(lambda *_: 50.0, None, tmp_path / "other")
 
 
 def test_what_an_evaluator_remembers_is_not_measured_again(tmp_path: Path) -> None:
