@@ -176,7 +176,8 @@ class BaseSearchAlgorithm:
         :param val_loader: For ``validate_fn``.
         :param checkpoint_save_dir: The folder of ``trials.db`` and ``subnetwork_best.pth``; made if it is not there.
         :param efficiency_evaluator: Measures the cost of the active subnet; millions of MACs if not given.
-        :param ref_acc: Accuracy that subnets are compared with; 100 for what the config says, or that of the maximum.
+        :param ref_acc: Accuracy that subnets are compared with; 100 or a negative number for what the config says, or
+            that of the maximum.
         :param tensorboard_writer: Not needed.
         :param evaluator_checkpoint: Not needed: give the state to the evaluator by ``update_from_state``.
         :return: The controller, the best subnet, and its cost and its accuracy.
@@ -205,7 +206,7 @@ class BaseSearchAlgorithm:
             path=_made_free(self._folder / _TRIALS),
             on_trial=self._log if self._verbose else None,
         )
-        given = self._config.ref_acc if ref_acc in (_NOT_GIVEN, None) else ref_acc
+        given = self._config.ref_acc if ref_acc in (_NOT_GIVEN, None) or ref_acc < 0 else ref_acc
         selection = select(record.trials, plan.objectives, plan.reference, acc_delta=self.acc_delta, ref_acc=given)
         self._result = record, selection
         self.search_records = [self._record(trial) for trial in record.trials]

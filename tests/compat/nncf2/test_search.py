@@ -57,6 +57,12 @@ def test_without_a_good_one_it_is_the_maximum(tmp_path: Path, caplog: pytest.Log
     assert search.best_vals == [None, None]
 
 
+@pytest.mark.parametrize("ref_acc", [-1, -1.0, 100, None])
+def test_no_reference_accuracy_is_that_of_the_maximum(tmp_path: Path, ref_acc: float | None) -> None:
+    _, (_, _, found) = searched(tmp_path, ref_acc=ref_acc)
+    assert found[1] == 66.0  # all narrower ones lose more than `acc_delta`, which is 1
+
+
 def test_tolerance_may_be_set(tmp_path: Path) -> None:
     controller, network = made()
     search = BaseSearchAlgorithm.from_config(network, controller, NNCFConfig.from_dict(CONFIG))
