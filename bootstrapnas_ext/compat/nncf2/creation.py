@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
-from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
@@ -25,8 +24,9 @@ _CONTROLLERS: dict[str, type[ElasticityController | ProgressiveShrinkingControll
 }
 _CONVERT = "convert it with tools/convert_checkpoint.py"
 
-# What models that are not super-networks yet are traced with: NNCF 2 handed only the model from call to call.
-_examples: WeakKeyDictionary[nn.Module, ExampleInput] = WeakKeyDictionary()
+# Where a model keeps what it is traced with until it is a super-network: NNCF 2 handed only the model from call to call,
+# and scripts may copy it in between.
+_EXAMPLE = "_bootstrapnas_example"
 
 
 def nncf_model_input(tensor: Some) -> Some:
@@ -66,7 +66,7 @@ def create_nncf_network(
     :raises ModelError: If the model cannot become a super-network.
     """
     check_model(model)
-    _examples[model] = example_input(model, config, dummy_forward_fn, wrap_inputs_fn)
+    vars(model)[_EXAMPLE] = example_input(model, config, dummy_forward_fn, wrap_inputs_fn)
     return model
 
 
@@ -125,16 +125,32 @@ def _made(
     config: NNCFConfig,
     state: Mapping[str, Any] | None = None,
 ) -> ElasticityController | ProgressiveShrinkingController:
-    if model not in _examples:
+    if _EXAMPLE not in vars(model):
         msg = "It is not known what the model takes; make it ready by `create_nncf_network(model, nncf_config)` first."
         raise ModelError(msg)
-    controller = kind(cast(BootstrapNASController, build_bootstrap_nas(model, config, _examples.pop(model), None)))
-    if state is not None:
-        try:
+    example = vars(model).pop(_EXAMPLE)
+    try:
+        return _built(kind, model, config, example, state)
+    except BaseException:
+        vars(model)[_EXAMPLE] = example  # so that the call may be repeated
+        raise
+
+
+def _built(
+    kind: type[ElasticityController | ProgressiveShrinkingController],
+    model: nn.Module,
+    config: NNCFConfig,
+    example: ExampleInput,
+    state: Mapping[str, Any] | None,
+) -> ElasticityController | ProgressiveShrinkingController:
+    native = cast(BootstrapNASController, build_bootstrap_nas(model, config, example, None))
+    try:
+        controller = kind(native)
+        if state is not None:
             controller.load_state(state)
-        except BaseException:
-            controller.controller.supernet.release()
-            raise
+    except BaseException:
+        native.supernet.release()
+        raise
     return controller
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from bootstrapnas_ext.compat.nncf2 import (
     wrap_dataloader_for_init,
 )
 from bootstrapnas_ext.errors import BootstrapNASError, CheckpointError, ConfigError, DataError, ExportError, ModelError
+from bootstrapnas_ext.inputs import ExampleInput
 from tests.compat.nncf2.nas_script import Net, loaders
 
 ELASTICITY = {"width": {"min_width": 4, "width_step": 4}}
@@ -141,6 +143,23 @@ def test_bad_input() -> None:
         resume_compression_from_state(network, {"algorithm": "bootstrapNAS"})
 
 
+def test_a_copy_of_a_network_is_one_too() -> None:
+    network = copy.deepcopy(create_nncf_network(Net(), NNCFConfig(), lambda model: model(torch.ones(1, 3, 8, 8))))
+    controller, made_of = create_compressed_model_from_algo_names(network, config(), ["elasticity"])
+    assert controller.model is made_of is network
+    assert not any(isinstance(value, ExampleInput) for value in vars(network).values())
+
+
+def test_a_call_that_failed_may_be_repeated() -> None:
+    network = create_nncf_network(Net(), config())
+    wrong = NNCFConfig.from_dict({"bootstrapNAS": {"training": {"elasticity": {"ignored_scopes": ["nope"]}}}})
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="'nope'"):
+            create_compressed_model_from_algo_names(network, wrong, ["elasticity"])
+    controller, _ = create_compressed_model_from_algo_names(network, config(), ["elasticity"])
+    assert controller.model is network
+
+
 def test_a_state_of_another_model() -> None:
     controller, _ = made()
 
@@ -152,7 +171,7 @@ def test_a_state_of_another_model() -> None:
     network = create_nncf_network(Other(), config())
     with pytest.raises(CheckpointError, match="of another super-network: choice 'kernel:stem'"):
         resume_compression_from_state(network, controller.get_compression_state())
-    create_nncf_network(network, config())  # it is a plain model again
+    create_compressed_model_from_algo_names(network, config(), ["elasticity"])  # it may be used for something else
 
 
 def test_weights_of_another_model() -> None:
