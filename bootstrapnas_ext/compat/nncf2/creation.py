@@ -24,8 +24,8 @@ _CONTROLLERS: dict[str, type[ElasticityController | ProgressiveShrinkingControll
 }
 _CONVERT = "convert it with tools/convert_checkpoint.py"
 
-# Where a model keeps what it is traced with until it is a super-network: NNCF 2 handed only the model from call to call,
-# and scripts may copy it in between.
+# Where a model keeps what it is traced with until it is a super-network: NNCF 2 handed only the model from call to
+# call, and scripts may copy it in between.
 _EXAMPLE = "_bootstrapnas_example"
 
 
