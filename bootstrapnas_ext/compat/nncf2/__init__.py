@@ -31,6 +31,7 @@ from bootstrapnas_ext.compat.nncf2.creation import resume_compression_from_state
 from bootstrapnas_ext.compat.nncf2.data import BNAdaptationInitArgs as BNAdaptationInitArgs
 from bootstrapnas_ext.compat.nncf2.data import DefaultInitializingDataLoader as DefaultInitializingDataLoader
 from bootstrapnas_ext.compat.nncf2.data import PTInitializingDataLoader as PTInitializingDataLoader
+from bootstrapnas_ext.compat.nncf2.data import default_criterion_fn as default_criterion_fn
 from bootstrapnas_ext.compat.nncf2.data import wrap_dataloader_for_init as wrap_dataloader_for_init
 from bootstrapnas_ext.compat.nncf2.dimensions import ElasticityDim as ElasticityDim
 from bootstrapnas_ext.compat.nncf2.evaluators import AccuracyEvaluator as AccuracyEvaluator
@@ -40,9 +41,12 @@ from bootstrapnas_ext.compat.nncf2.handler import MultiElasticityHandler as Mult
 from bootstrapnas_ext.compat.nncf2.handler import SubnetConfig as SubnetConfig
 from bootstrapnas_ext.compat.nncf2.search import BaseSearchAlgorithm as BaseSearchAlgorithm
 from bootstrapnas_ext.compat.nncf2.search import NSGA2SearchAlgorithm as NSGA2SearchAlgorithm
+from bootstrapnas_ext.compat.nncf2.search import RNSGA2SearchAlgorithm as RNSGA2SearchAlgorithm
 from bootstrapnas_ext.compat.nncf2.search import SearchAlgorithm as SearchAlgorithm
 from bootstrapnas_ext.compat.nncf2.trained_supernet import TrainedSuperNet as TrainedSuperNet
 from bootstrapnas_ext.compat.nncf2.training import EpochBasedTrainingAlgorithm as EpochBasedTrainingAlgorithm
+from bootstrapnas_ext.compat.nncf2.training import is_main_process as is_main_process
+from bootstrapnas_ext.config import ModelEvaluationArgs as ModelEvaluationArgs
 from bootstrapnas_ext.config import NNCFConfig as NNCFConfig
 from bootstrapnas_ext.config import register_default_init_args as register_default_init_args
 from bootstrapnas_ext.flow import create_compressed_model as create_compressed_model

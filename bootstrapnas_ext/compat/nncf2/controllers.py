@@ -13,10 +13,11 @@ import torch
 from torch import nn
 
 from bootstrapnas_ext.compat.nncf2.handler import MultiElasticityHandler
-from bootstrapnas_ext.compat.nncf2.schedulers import BootstrapNASScheduler
+from bootstrapnas_ext.compat.nncf2.schedulers import BootstrapNASScheduler, CountingScheduler
 from bootstrapnas_ext.deployment import deploy
 from bootstrapnas_ext.errors import ExportError
 from bootstrapnas_ext.export.onnx import renamed
+from bootstrapnas_ext.extraction import extract
 from bootstrapnas_ext.flow import BootstrapNASController
 
 CONFIG = "config"
@@ -63,6 +64,10 @@ class _Controller:
         """
         return NNCFStatistics()
 
+    def get_state(self) -> dict[str, Any]:
+        """Returns what :meth:`load_state` takes, which is what :meth:`get_compression_state` returns."""
+        return self.get_compression_state()
+
     def get_compression_state(self) -> dict[str, Any]:
         """Returns what :func:`resume_compression_from_state` takes; the weights are in ``model.state_dict()``."""
         config = {key: self.controller.nncf_config[key] for key in _CONFIG_KEYS if key in self.controller.nncf_config}
@@ -83,25 +88,20 @@ class _Controller:
         self.controller.load_compression_state(state)
         self.multi_elasticity_handler.load_state(state["handler"])
 
+    def strip(self, do_copy: bool = True) -> nn.Module:
+        """
+        Returns the active subnet as a plain model of its own.
 
-class ElasticityController(_Controller):
-    """
-    Says which subnet the model runs, and exports it.
+        :param do_copy: Makes no difference: the super-network stays.
+        """
+        supernet = self.controller.supernet
+        return extract(supernet, supernet.active)
 
-    :param controller: The controller of today.
-    """
+    def distributed(self) -> None:
+        """Does nothing: processes agree by themselves."""
 
-    def __init__(self, controller: BootstrapNASController) -> None:
-        super().__init__(controller, MultiElasticityHandler(controller.supernet, controller.config.seed))
-
-    @property
-    def loss(self) -> Callable[[], torch.Tensor]:
-        """Returns zero: elasticity alone has no loss."""
-        return lambda: torch.zeros((), device=self.controller.supernet.device)
-
-    def compression_stage(self) -> CompressionStage:
-        """Returns that the model is not compressed: the super-network contains it as it was."""
-        return CompressionStage.UNCOMPRESSED
+    def prepare_for_export(self) -> None:
+        """Does nothing: :meth:`export_model` exports a copy."""
 
     def export_model(
         self,
@@ -132,6 +132,27 @@ class ElasticityController(_Controller):
             (file,) = deploy(supernet, supernet.active, folder, ("onnx",), seed=self.controller.config.seed).files
             file.write_bytes(renamed(file.read_bytes(), input_names, output_names))
             os.replace(file, path)
+
+
+class ElasticityController(_Controller):
+    """
+    Says which subnet the model runs, and exports it.
+
+    :param controller: The controller of today.
+    """
+
+    def __init__(self, controller: BootstrapNASController) -> None:
+        super().__init__(controller, MultiElasticityHandler(controller.supernet, controller.config.seed))
+        self.scheduler = CountingScheduler()
+
+    @property
+    def loss(self) -> Callable[[], torch.Tensor]:
+        """Returns zero: elasticity alone has no loss."""
+        return lambda: torch.zeros((), device=self.controller.supernet.device)
+
+    def compression_stage(self) -> CompressionStage:
+        """Returns that the model is not compressed: the super-network contains it as it was."""
+        return CompressionStage.UNCOMPRESSED
 
 
 class ProgressiveShrinkingController(_Controller):

@@ -1,9 +1,11 @@
-"""Data loaders for the initialization of a compressed model, by NNCF 2's names."""
+"""Data loaders, and what else is for the initialization of a compressed model, by NNCF 2's names."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
+
+from torch import Tensor
 
 from bootstrapnas_ext import config
 from bootstrapnas_ext.config.nncf_config import first_of_batch
@@ -56,6 +58,17 @@ class DefaultInitializingDataLoader(PTInitializingDataLoader):
 
     def get_target(self, dataloader_output: Any) -> Any:
         return dataloader_output[1]
+
+
+def default_criterion_fn(outputs: Any, target: Any, criterion: Callable[[Any, Any], Tensor]) -> Tensor:
+    """
+    Returns the loss of what a model returned.
+
+    :param outputs: Of the model.
+    :param target: What they are compared with.
+    :param criterion: Compares them.
+    """
+    return criterion(outputs, target)
 
 
 def wrap_dataloader_for_init(data_loader: Any) -> PTInitializingDataLoader:

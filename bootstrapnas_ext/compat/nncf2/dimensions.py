@@ -155,6 +155,18 @@ class DimensionHandler(ABC):
         """
         self.supernet.set_active({**self.supernet.active, **self.values_of(config)})
 
+    def activate_maximum_subnet(self) -> None:
+        """Makes the model run the largest values that may be proposed; the other dimensions stay."""
+        self.activate_subnet_for_config(self.get_maximum_config())
+
+    def activate_minimum_subnet(self) -> None:
+        """Makes the model run the smallest values that may be proposed; the other dimensions stay."""
+        self.activate_subnet_for_config(self.get_minimum_config())
+
+    def activate_random_subnet(self) -> None:
+        """Makes the model run random values that may be proposed; the other dimensions stay."""
+        self.activate_subnet_for_config(self.get_random_config())
+
     def activate_supernet(self) -> None:
         """Makes this dimension as large as in the given model."""
         self.activate_subnet_for_config(self.config_of(self.supernet.space.maximum))

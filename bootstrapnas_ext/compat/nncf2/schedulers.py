@@ -10,6 +10,29 @@ from bootstrapnas_ext.training.passes import Passes
 from bootstrapnas_ext.training.scheduler import TrainingScheduler
 
 
+class CountingScheduler:
+    """Counts epochs and steps, and does nothing else: elasticity alone has no schedule."""
+
+    def __init__(self) -> None:
+        self.current_epoch = self.current_step = -1
+
+    def step(self, next_step: int | None = None) -> None:
+        """
+        Counts a step.
+
+        :param next_step: Its number; by default the one after the current one.
+        """
+        self.current_step = self.current_step + 1 if next_step is None else next_step
+
+    def epoch_step(self, next_epoch: int | None = None) -> None:
+        """
+        Counts an epoch.
+
+        :param next_epoch: Its number; by default the one after the current one.
+        """
+        self.current_epoch = self.current_epoch + 1 if next_epoch is None else next_epoch
+
+
 class BootstrapNASScheduler:
     """
     Moves a training through its stages, each of which lets the handler propose what it opens.

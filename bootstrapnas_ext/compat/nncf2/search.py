@@ -15,7 +15,7 @@ from bootstrapnas_ext.calibration import Calibration
 from bootstrapnas_ext.compat.nncf2.controllers import ElasticityController
 from bootstrapnas_ext.compat.nncf2.evaluators import AccuracyEvaluator, BaseEvaluator, EvaluatorHandler, MACsEvaluator
 from bootstrapnas_ext.compat.nncf2.handler import SubnetConfig
-from bootstrapnas_ext.config import BNAdaptationInitArgs, BootstrapNASConfig, NNCFConfig
+from bootstrapnas_ext.config import BNAdaptationInitArgs, BootstrapNASConfig, NNCFConfig, SearchConfig
 from bootstrapnas_ext.errors import BootstrapNASError, CheckpointError, ConfigError
 from bootstrapnas_ext.report.plots import plot_search_progression
 from bootstrapnas_ext.search import (
@@ -118,6 +118,11 @@ class BaseSearchAlgorithm:
             "the trials of a search that was cut off."
         )
         raise ConfigError(msg)
+
+    @property
+    def search_params(self) -> SearchConfig:
+        """What the config says about the search, to be read; :attr:`acc_delta` may be set."""
+        return self._config
 
     @property
     def num_vars(self) -> int:
@@ -301,7 +306,7 @@ class BaseSearchAlgorithm:
 
 _RUN_FIRST = "Nothing was searched yet; call `run` first."
 
-SearchAlgorithm = NSGA2SearchAlgorithm = BaseSearchAlgorithm
+SearchAlgorithm = NSGA2SearchAlgorithm = RNSGA2SearchAlgorithm = BaseSearchAlgorithm
 
 
 def _made_free(path: Path) -> Path:

@@ -34,6 +34,11 @@ _ELASTICITY, _WEIGHTS = "last_elasticity.pth", "last_model_weights.pth"
 _KEYS = ("epoch", "model_state", "best_acc1", "min_subnet_best_acc1", "optimizer", "training_algo_state")
 
 
+def is_main_process() -> bool:
+    """Returns whether this is the only process of a training, or the first one, which writes its files."""
+    return processes.rank() == 0
+
+
 class EpochBasedTrainingAlgorithm:
     """
     Trains a super-network by calling a function for each epoch.
@@ -137,7 +142,7 @@ class EpochBasedTrainingAlgorithm:
             except (KeyError, ValueError) as error:
                 msg = f"The optimizer does not fit that of the checkpoint ({error}); resume with the same kind of one."
                 raise CheckpointError(msg) from error
-        is_writer = processes.rank() == 0
+        is_writer = is_main_process()
         own_writer = SummaryWriter(str(folder)) if tensorboard_writer is None and is_writer else None
         writer = (tensorboard_writer or own_writer) if is_writer else None
         try:

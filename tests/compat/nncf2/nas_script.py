@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-# NNCF 2.19: nncf, nncf.config.structures, nncf.torch.initialization, nncf.torch.model_creation,
+# NNCF 2.19: nncf, nncf.config.structures, nncf.torch.initialization, nncf.torch.model_creation, nncf.torch.utils,
 # nncf.torch.checkpoint_loading, and nncf.experimental.torch.nas.bootstrapNAS with two of its modules.
 from bootstrapnas_ext.compat.nncf2 import (
     BaseSearchAlgorithm,
@@ -21,6 +21,8 @@ from bootstrapnas_ext.compat.nncf2 import (
     EpochBasedTrainingAlgorithm,
     NNCFConfig,
     create_nncf_network,
+    default_criterion_fn,
+    is_main_process,
     load_state,
     resume_compression_from_state,
     wrap_dataloader_for_init,
@@ -102,7 +104,7 @@ def train_epoch(loader: Any, model: nn.Module, compression_ctrl: Any, epoch: int
     criterion = nn.CrossEntropyLoss()
     for images, labels in loader:
         compression_ctrl.scheduler.step()
-        loss = criterion(model(images), labels) + compression_ctrl.loss()
+        loss = default_criterion_fn(model(images), labels, criterion) + compression_ctrl.loss()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -140,6 +142,7 @@ def search_and_export(
     search.bn_adaptation.run(network)
     maximum = validate_top1(network, val_loader), handler.count_flops_and_weights_for_active_subnet()
 
+    assert is_main_process()
     handler.activate_subnet_for_config(best_config)
     search.bn_adaptation.run(network)
     best = validate_top1(network, val_loader), handler.count_flops_and_weights_for_active_subnet()

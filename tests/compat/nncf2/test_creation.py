@@ -60,6 +60,10 @@ def test_controllers_of_both_algorithms() -> None:
     assert controller.compression_stage() == CompressionStage.UNCOMPRESSED
     assert list(controller.statistics()) == []
     assert controller.statistics().to_str() == ""
+    controller.scheduler.epoch_step()
+    controller.scheduler.step(3)
+    controller.scheduler.step()
+    assert (controller.scheduler.current_epoch, controller.scheduler.current_step) == (0, 4)
     controller, network = made("progressive_shrinking")
     assert isinstance(controller, ProgressiveShrinkingController)
     assert controller.get_total_num_epochs() == 3
@@ -68,6 +72,21 @@ def test_controllers_of_both_algorithms() -> None:
     assert controller.compression_stage() == CompressionStage.FULLY_COMPRESSED
     controller.step()
     assert controller.scheduler.current_step == 0
+    controller.distributed()
+    controller.prepare_for_export()
+    again = made("progressive_shrinking")[0]
+    again.load_state(controller.get_state())
+    assert again.scheduler.current_epoch == 2
+    assert again.multi_elasticity_handler.get_active_config() == controller.multi_elasticity_handler.get_active_config()
+
+
+def test_the_active_subnet_as_a_plain_model() -> None:
+    controller, network = made("progressive_shrinking")
+    controller.multi_elasticity_handler.activate_minimum_subnet()
+    stripped = controller.strip()
+    assert stripped.stem.out_channels == 4
+    images = torch.rand(2, 3, 8, 8)
+    assert torch.allclose(stripped.eval()(images), network.eval()(images), atol=1e-5)
 
 
 def test_a_state_makes_the_same_again_without_a_config(tmp_path: Path) -> None:
@@ -227,6 +246,7 @@ def test_a_search_says_what_comes_first() -> None:
     controller, network = made()
     search = BaseSearchAlgorithm.from_config(network, controller, config())
     assert search.bn_adaptation is None
+    assert (search.search_params.num_evals, search.search_params.population) == (4, 2)
     assert (search.num_vars, search.vars_lower, len(search.vars_upper)) == (9, [0] * 9, 9)
     for call in (
         search.visualize_search_progression,

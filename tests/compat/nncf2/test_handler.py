@@ -146,6 +146,12 @@ def test_one_dimension_alone(handler: MultiElasticityHandler) -> None:
     handler.width_handler.activate_supernet()
     assert handler.get_active_config()[WIDTH] == {0: 16, 1: 16, 2: 16}
     assert handler.get_active_config()[KERNEL] == [3, 3, 3, 3, 3]
+    handler.kernel_handler.activate_maximum_subnet()
+    handler.width_handler.activate_minimum_subnet()
+    smallest = {WIDTH: {0: 4, 1: 4, 2: 4}, KERNEL: [3, 5, 3, 5, 3], DEPTH: []}
+    assert handler.get_active_config() == smallest
+    handler.kernel_handler.activate_random_subnet()
+    assert handler.get_active_config()[WIDTH] == smallest[WIDTH]
     width = handler_of(available_elasticity_dims=("width",))
     assert width.depth_handler is None
     assert width.get_available_elasticity_dims() == [WIDTH]
