@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
@@ -22,6 +23,8 @@ _CONTROLLERS: dict[str, type[ElasticityController | ProgressiveShrinkingControll
     "progressive_shrinking": ProgressiveShrinkingController,
     "elasticity": ElasticityController,
 }
+_logger = logging.getLogger(__name__)
+
 _CONVERT = "convert it with tools/convert_checkpoint.py"
 
 # Where a model keeps what it is traced with until it is a super-network: NNCF 2 handed only the model from call to
@@ -83,10 +86,8 @@ def create_compressed_model_from_algo_names(
     :return: The controller, and the model.
     :raises ConfigError: If the algorithm is another one.
     """
-    if len(algo_names) != 1 or algo_names[0] not in _CONTROLLERS:
-        msg = (
-            f"`algo_names` must be one of {', '.join(map(repr, _CONTROLLERS))}, in a list, but got {list(algo_names)}."
-        )
+    if isinstance(algo_names, str) or len(algo_names) != 1 or algo_names[0] not in _CONTROLLERS:
+        msg = f"`algo_names` must be one of {', '.join(map(repr, _CONTROLLERS))}, in a list, but got {algo_names!r}."
         raise ConfigError(msg)
     return _made(_CONTROLLERS[algo_names[0]], nncf_network, config), nncf_network
 
@@ -161,7 +162,8 @@ def load_state(
     keys_to_ignore: Sequence[str] | None = None,
 ) -> int:
     """
-    Loads weights, whether or not the names of a parallel model's have ``module.`` before them.
+    Loads weights, whether or not the names of a parallel model's have ``module.`` before them, and logs what does not
+    fit.
 
     :param model: The model, a super-network or not.
     :param state_dict_to_load: Names to tensors.
@@ -182,6 +184,13 @@ def load_state(
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         msg = f"The weights are not of this model: {wrong[0]!r}{more} is missing or has another shape in one of them."
         raise CheckpointError(msg)
+    if wrong:
+        _logger.warning(
+            "%d of the model's %d tensors were loaded. The model or the weights lack, or have in another shape: %s",
+            len(fitting),
+            len(own),
+            ", ".join(wrong),
+        )
     model.load_state_dict(fitting, strict=False)
     return len(fitting)
 

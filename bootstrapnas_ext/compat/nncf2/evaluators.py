@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import nn
 
+from bootstrapnas_ext.errors import BootstrapNASError
+
 Variables = tuple[int, ...]
 """A subnet as a search algorithm sees it: the index of a value for each variable."""
 
@@ -41,7 +43,7 @@ class BaseEvaluator(ABC):
 
         :param pymoo_repr: The subnet.
         """
-        self.current_value = float(self.evaluate_subnet())
+        self.current_value = _number(self.name, self.evaluate_subnet())
         self.add_to_cache(pymoo_repr, self.current_value)
         return self.current_value
 
@@ -137,7 +139,7 @@ class AccuracyEvaluator(BaseEvaluator):
         self._val_loader = val_loader
 
     def evaluate_subnet(self) -> float:
-        return -float(self._eval_func(self._model, self._val_loader))
+        return -_number("validate_fn", self._eval_func(self._model, self._val_loader))
 
 
 class EvaluatorHandler:
@@ -149,7 +151,7 @@ class EvaluatorHandler:
 
     def __init__(self, evaluator: BaseEvaluator) -> None:
         self.evaluator = evaluator
-        self.input_model_value = float(evaluator.evaluate_subnet())
+        self.input_model_value = _number(evaluator.name, evaluator.evaluate_subnet())
 
     @property
     def name(self) -> str:
@@ -169,3 +171,12 @@ class EvaluatorHandler:
     def current_value(self) -> float:
         """What was found last."""
         return self.evaluator.current_value
+
+
+def _number(source: str, value: Any) -> float:
+    """Returns what a function or an evaluator of the user's found, which may be a tensor of one value."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        msg = f"What {source!r} measures must be one number, but got {value!r}; return only that."
+        raise BootstrapNASError(msg) from error

@@ -24,7 +24,7 @@ from bootstrapnas_ext.compat.nncf2.creation import (
     resume_compression_from_state,
 )
 from bootstrapnas_ext.config import BNAdaptationInitArgs, NNCFConfig
-from bootstrapnas_ext.errors import CheckpointError
+from bootstrapnas_ext.errors import CheckpointError, TrainingError
 from bootstrapnas_ext.training.checkpoint import make_folder, save_tensors
 
 _logger = logging.getLogger(__name__)
@@ -132,6 +132,7 @@ class EpochBasedTrainingAlgorithm:
         :param tensorboard_writer: A TensorBoard writer; one into that folder if not given.
         :param train_iters: Steps of an epoch.
         :return: The model, the super-network with its maximum active, and the controller of its subnets.
+        :raises TrainingError: If ``val_fn`` returns something else.
         """
         controller, folder = self._training_ctrl, Path(checkpoint_save_dir)
         make_folder(folder)
@@ -164,12 +165,17 @@ class EpochBasedTrainingAlgorithm:
 
     def _validate(self, name: str, val_fn: Callable[..., Any], val_loader: Any, epoch: int, writer: Any) -> float:
         self._training_ctrl.prepare_for_validation()
-        top1, top5, loss = val_fn(self._model, val_loader)
+        found = val_fn(self._model, val_loader)
+        try:
+            top1, top5, loss = map(float, found)
+        except (TypeError, ValueError, RuntimeError) as error:
+            msg = f"`val_fn` must return three numbers, top-1, top-5 and loss, but it returned {found!r}."
+            raise TrainingError(msg) from error
         _logger.info("%s: top-1 %.3f, top-5 %.3f, loss %.4f", name, top1, top5, loss)
         for label, value in (("top1", top1), ("top5", top5), ("loss", loss)):
             if writer is not None:
                 writer.add_scalar(f"val/{name}_{label}", value, len(val_loader) * epoch)
-        return float(top1)
+        return top1
 
     def _is_best(self, accuracy: float, smallest: float, epoch: int) -> bool:
         """Notes the best accuracies of the stage that counts, which is the last one."""

@@ -154,6 +154,8 @@ def test_bad_input() -> None:
     network = create_nncf_network(Net(), config())
     with pytest.raises(ConfigError, match="`algo_names` must be one of 'progressive_shrinking', 'elasticity', in a"):
         create_compressed_model_from_algo_names(network, config(), ["quantization"])
+    with pytest.raises(ConfigError, match="in a list, but got 'elasticity'"):
+        create_compressed_model_from_algo_names(network, config(), "elasticity")
     with pytest.raises(ConfigError, match="'input_info' is missing"):
         create_nncf_network(Net(), NNCFConfig.from_dict({"bootstrapNAS": {}}))
     with pytest.raises(CheckpointError, match=r"was written by NNCF 2; convert it with tools/convert_checkpoint\.py"):
@@ -193,9 +195,13 @@ def test_a_state_of_another_model() -> None:
     create_compressed_model_from_algo_names(network, config(), ["elasticity"])  # it may be used for something else
 
 
-def test_weights_of_another_model() -> None:
+def test_weights_of_another_model(caplog: pytest.LogCaptureFixture) -> None:
     state = Net().state_dict()
-    assert load_state(Net(), {**state, "more": torch.ones(1)}) == len(state)
+    assert load_state(Net(), state) == len(state)
+    assert not caplog.records
+    assert load_state(Net(), {**state, "more": torch.ones(1), "fc.bias": torch.ones(4)}) == len(state) - 1
+    assert f"{len(state) - 1} of the model's {len(state)} tensors were loaded." in caplog.text
+    assert "have in another shape: fc.bias, more" in caplog.text
     assert load_state(Net(), state, is_resume=True, keys_to_ignore=["fc.bias"]) == len(state) - 1
     with pytest.raises(CheckpointError, match=r"The weights are not of this model: 'fc\.bias' is missing or has"):
         load_state(Net(), {**state, "fc.bias": torch.ones(4)}, is_resume=True)

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from bootstrapnas_ext.compat.nncf2 import ElasticityDim, create_compressed_model_from_algo_names
+from bootstrapnas_ext.errors import TrainingError
 from tests.compat.nncf2 import nas_script
 
 OLD = pytest.mark.filterwarnings("ignore:.*was -1 for")
@@ -138,6 +139,14 @@ def test_a_training_that_was_cut_off_goes_on(trained: tuple[Path, Any, dict[str,
     mine = torch.load(tmp_path / "last_model_weights.pth", weights_only=True)
     assert all(torch.equal(whole[name], mine[name]) for name in whole)
     assert result["metrics"] == trained[2]["metrics"]
+
+
+def test_what_validation_returns(tmp_path: Path) -> None:
+    network, config, _, train_loader, val_loader = nas_script.ready(tmp_path)
+    training = nas_script.EpochBasedTrainingAlgorithm.from_config(network, config)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    with pytest.raises(TrainingError, match="must return three numbers, top-1, top-5 and loss, but it returned 5"):
+        training.run(nas_script.train_epoch, train_loader, lambda *_: 5.0, val_loader, optimizer, tmp_path)
 
 
 def test_a_loop_of_ones_own_opens_the_stages(tmp_path: Path) -> None:

@@ -131,6 +131,14 @@ def test_a_second_search_in_a_folder_measures_anew(tmp_path: Path) -> None:
         assert [trial.values["accuracy"] for trial in read_search(tmp_path / "trials.db").trials] == [accuracy] * 4
 
 
+def test_measures_are_numbers(tmp_path: Path) -> None:
+    controller, network = made()
+    search = BaseSearchAlgorithm.from_config(network, controller, NNCFConfig.from_dict(CONFIG))
+    assert search.run(lambda *_: torch.tensor(50.0), None, tmp_path)[2][1] == 50.0
+    with pytest.raises(BootstrapNASError, match=r"'validate_fn' measures must be one number, but got \(1\.0, 2\.0"):
+        search.run(lambda *_: (1.0, 2.0, 3.0), None, tmp_path)
+
+
 def test_a_search_that_fails_at_once_leaves_the_trials(tmp_path: Path) -> None:
     search, _ = searched(tmp_path)
     with pytest.raises(ZeroDivisionError):
