@@ -127,7 +127,10 @@ def _made(
     state: Mapping[str, Any] | None = None,
 ) -> ElasticityController | ProgressiveShrinkingController:
     if _EXAMPLE not in vars(model):
-        msg = "It is not known what the model takes; make it ready by `create_nncf_network(model, nncf_config)` first."
+        msg = (
+            "The model is not ready to become a super-network, or is one already; give what `create_nncf_network(model, "
+            "nncf_config)` returned, once."
+        )
         raise ModelError(msg)
     example = vars(model).pop(_EXAMPLE)
     try:

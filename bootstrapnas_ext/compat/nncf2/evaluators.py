@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from bootstrapnas_ext.errors import BootstrapNASError
+from bootstrapnas_ext.space import SearchSpace
 
 Variables = tuple[int, ...]
 """A subnet as a search algorithm sees it: the index of a value for each variable."""
@@ -20,8 +21,8 @@ class BaseEvaluator(ABC):
     """
     Measures the active subnet; less is better. A subclass says how.
 
-    What it remembers, also from a file or a state that was loaded, a search does not measure again. That is right for
-    the same super-network with the same dimensions enabled; for another one, use another evaluator.
+    What it remembers, also from a file or a state that was loaded, a search does not measure again. What is loaded must
+    come from a search of the same super-network with the same dimensions enabled.
 
     :param name: For records and plots.
     :param ideal_val: The best value that there can be.
@@ -32,6 +33,17 @@ class BaseEvaluator(ABC):
         self.ideal_value = ideal_val
         self.current_value = -1.0
         self.cache: dict[Variables, float] = {}
+        self._space: SearchSpace | None = None
+
+    def begin_search(self, space: SearchSpace) -> None:
+        """
+        Forgets what was measured in a search of other subnets, which the same variables stand for.
+
+        :param space: The subnets of the search.
+        """
+        if self._space not in (None, space):
+            self.cache.clear()
+        self._space = space
 
     @abstractmethod
     def evaluate_subnet(self) -> float:

@@ -203,6 +203,7 @@ class BaseSearchAlgorithm:
         )
         accuracy = AccuracyEvaluator(self._model, validate_fn, val_loader)
         self._handlers = [EvaluatorHandler(efficiency), EvaluatorHandler(accuracy)]
+        efficiency.begin_search(space)
         plan = self._plan(space, efficiency.name)
         record = run_search(
             plan,

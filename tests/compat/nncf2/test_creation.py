@@ -149,7 +149,7 @@ def test_names_in_the_exported_file(tmp_path: Path) -> None:
 
 
 def test_bad_input() -> None:
-    with pytest.raises(ModelError, match="make it ready by `create_nncf_network"):
+    with pytest.raises(ModelError, match="is not ready to become a super-network, or is one already; give what"):
         create_compressed_model_from_algo_names(Net(), config(), ["elasticity"])
     network = create_nncf_network(Net(), config())
     with pytest.raises(ConfigError, match="`algo_names` must be one of 'progressive_shrinking', 'elasticity', in a"):
@@ -179,6 +179,8 @@ def test_a_call_that_failed_may_be_repeated() -> None:
             create_compressed_model_from_algo_names(network, wrong, ["elasticity"])
     controller, _ = create_compressed_model_from_algo_names(network, config(), ["elasticity"])
     assert controller.model is network
+    with pytest.raises(ModelError, match="or is one already; give what `create_nncf_network"):
+        create_compressed_model_from_algo_names(network, config(), ["elasticity"])
 
 
 def test_a_state_of_another_model() -> None:

@@ -174,3 +174,16 @@ def test_what_an_evaluator_remembers_is_not_measured_again(tmp_path: Path) -> No
     # The maximum is measured in any case.
     assert [calls for calls, _ in found] == [5, 1]
     assert found[0][1] == found[1][1]
+
+
+def test_an_evaluator_forgets_what_the_same_variables_were_before(tmp_path: Path) -> None:
+    controller, network = made()
+    handler, evaluator = controller.multi_elasticity_handler, Width(controller)
+    handler.disable_elasticity(ElasticityDim.WIDTH)
+    widths = []
+    for width in (16, 8, 8):
+        handler.activate_subnet_for_config({ElasticityDim.WIDTH: {0: width}})
+        search = BaseSearchAlgorithm.from_config(network, controller, NNCFConfig.from_dict(CONFIG))
+        search.run(lambda *_: 50.0, None, tmp_path, evaluator)
+        widths.append({record[2] for record in search.search_records})
+    assert widths == [{16.0}, {8.0}, {8.0}]
