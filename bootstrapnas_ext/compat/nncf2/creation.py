@@ -128,8 +128,8 @@ def _made(
 ) -> ElasticityController | ProgressiveShrinkingController:
     if _EXAMPLE not in vars(model):
         msg = (
-            "The model is not ready to become a super-network, or is one already; give what `create_nncf_network(model, "
-            "nncf_config)` returned, once."
+            "The model is not ready to become a super-network, or is one already; give what "
+            "`create_nncf_network(model, nncf_config)` returned, once."
         )
         raise ModelError(msg)
     example = vars(model).pop(_EXAMPLE)
