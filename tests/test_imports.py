@@ -18,11 +18,12 @@ BASE: dict[str, set[str]] = {
     "registry": {"errors"},
     "space": {"errors"},
     "modes": set(),
+    "writing": set(),
     "processes": {"errors"},
     "inputs": {"errors"},
     "model_checks": {"errors"},
     "cost": {"graph", "registry"},
-    "config": {"errors"},
+    "config": {"errors", "writing"},
     "search": {"space", "registry", "config"},
     "graph": {"errors", "registry"},
     "functions": {"errors"},
@@ -44,8 +45,8 @@ BASE: dict[str, set[str]] = {
     "example": {"config", "inputs", "modes"},
     "export": {"extraction", "modes"},
     "evaluation": {"export", "processes", "search"},
-    "training": {"space", "registry", "config", "inputs", "modes", "processes"},
-    "report": {"search", "graph"},
+    "training": {"space", "registry", "config", "inputs", "modes", "processes", "writing"},
+    "report": {"search", "graph", "writing"},
 }
 """The stages."""
 FLOW = {"calibration", "deployment", "flow", "algorithms", "compat", "inside_nncf2", ""}
