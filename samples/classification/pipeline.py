@@ -16,7 +16,6 @@ from bootstrapnas_ext.algorithms import SearchResult, summarize
 from bootstrapnas_ext.config import BootstrapNASConfig
 from bootstrapnas_ext.deployment import Deployed
 from bootstrapnas_ext.errors import ConfigError
-from bootstrapnas_ext.example import from_input_info
 from bootstrapnas_ext.search import read_search
 from bootstrapnas_ext.training import load_supernet
 from bootstrapnas_ext.training.checkpoint import save_tensors
@@ -49,6 +48,7 @@ class Pipeline:
         self.device = device
         self.console = console
         self.loaders = Loaders(self.settings)
+        bnas.register_default_init_args(config, self.loaders.calibration)
 
     def prepare(self) -> None:
         """
@@ -64,7 +64,7 @@ class Pipeline:
                 write_json(self.folder.config, self.config)
             return
         trained = self._load_given_weights(model)
-        bnas.Supernet(copy.deepcopy(model), from_input_info(self.nas.input_info), self.nas.training.elasticity)
+        self._rehearse(copy.deepcopy(model))
         write_json(self.folder.config, self.config)
         if not trained:
             self._pretrain(model)
@@ -74,10 +74,7 @@ class Pipeline:
         """Makes a super-network of the input model and returns its controller."""
         model = self._create()
         load_weights(model, self.folder.input_model)
-        bnas.register_default_init_args(self.config, self.loaders.calibration)
-        controller: bnas.BootstrapNASController
-        controller, _ = bnas.create_compressed_model(model.to(self.device), self.config)
-        return controller
+        return self._controller(model)
 
     def train(self, controller: bnas.BootstrapNASController, *, resume: bool) -> None:
         """
@@ -145,6 +142,20 @@ class Pipeline:
             ir_batch=ir_batch,
             seed=self.settings.seed,
         )
+
+    def _controller(self, model: nn.Module, *, dump_graphs: bool = True) -> bnas.BootstrapNASController:
+        controller: bnas.BootstrapNASController
+        controller, _ = bnas.create_compressed_model(model.to(self.device), self.config, dump_graphs=dump_graphs)
+        return controller
+
+    def _rehearse(self, model: nn.Module) -> None:
+        """Makes what the training makes, so that it refuses now what it would refuse after hours of pre-training."""
+        controller = self._controller(model, dump_graphs=False)
+        bnas.extract(controller.supernet, controller.supernet.space.minimum)
+        controller.multi_elasticity_handler.activate_minimum_subnet()
+        controller.model.train()
+        controller.model(torch.zeros(2, *self.settings.image_shape, device=self.device))
+        controller.loss()
 
     def _create(self) -> nn.Module:
         with torch.random.fork_rng(devices=[]):  # leaves the caller's random numbers alone

@@ -82,6 +82,29 @@ def test_mistakes_are_told_before_anything_is_written(
     assert not run.exists() or not list(run.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"distillation": {"source": "maximum", "features": ["layer9"]}}, "distillation.features[0] must be the path"),
+        ({"distillation": {"source": "maximum", "class_dim": 5}}, "distillation.class_dim must be a dimension of"),
+        ({"schedule": {}, "lr_schedule": {"params": {"num_epochs": 1}}}, "`epochs of all stages <= num_epochs` must"),
+        (
+            {"schedule": {"list_stage_descriptions": [{"train_dims": ["width"], "width_indicator": 1}]}},
+            "must open more than the maximum subnet",
+        ),
+    ],
+)
+def test_mistakes_of_the_training_are_told_before_pretraining(
+    changes: dict[str, Any], message: str, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    config = small_config()
+    config["bootstrapNAS"]["training"] |= changes
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    run = tmp_path / "run"
+    assert message in refused("--config", tmp_path / "config.json", "--output-dir", run)
+    assert not list(run.iterdir()), "the same command works once the config is right"
+
+
 def test_weights_that_do_not_fit(tmp_path: Path, refused: Callable[..., str]) -> None:
     torch.save(nn.Linear(3, 2).state_dict(), tmp_path / "weights.pt")
     config = write_config(tmp_path / "config.json")
