@@ -69,6 +69,7 @@ class Pipeline:
         if not trained:
             self._pretrain(model)
         save_tensors(self.folder.input_model, model.cpu().state_dict())
+        self.folder.pretraining.unlink(missing_ok=True)  # what it was for is done
 
     def build(self) -> bnas.BootstrapNASController:
         """Makes a super-network of the input model and returns its controller."""
@@ -192,4 +193,5 @@ class Pipeline:
                 bf16=self.settings.mixed_precision,
                 device=self.device,
                 console=self.console,
+                checkpoint=self.folder.pretraining,
             )

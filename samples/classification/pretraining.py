@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,9 +12,10 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import nn
 
-from bootstrapnas_ext.errors import TrainingError
+from bootstrapnas_ext.errors import CheckpointError, TrainingError
 from bootstrapnas_ext.evaluation import top1_accuracy
 from bootstrapnas_ext.training import seeded_epoch, weight_decay_groups
+from bootstrapnas_ext.training.checkpoint import save_tensors
 from bootstrapnas_ext.training.learning_rate import CosineSchedule
 from samples.classification.settings import OptimizerConfig, PretrainConfig
 
@@ -51,9 +53,13 @@ def pretrain(
     bf16: bool,
     device: torch.device,
     console: Console,
+    checkpoint: Path | None = None,
 ) -> None:
     """
     Trains a model, with a progress bar in a terminal, and a line for each epoch.
+
+    What is random in an epoch depends on the seed and the epoch alone, so a training that goes on from its checkpoint
+    ends with the weights of one that was not interrupted.
 
     :param model: On the device; left in evaluation mode.
     :param train_loader: Batches of images and classes.
@@ -64,15 +70,18 @@ def pretrain(
     :param bf16: Whether forward passes run under autocast to bfloat16.
     :param device: Of the model.
     :param console: Where progress is shown.
+    :param checkpoint: Is written after each epoch; if it is there, the training goes on from it.
     :raises TrainingError: If the loss is not finite.
+    :raises CheckpointError: If the checkpoint is damaged, of another training, or cannot be written.
     """
     optimizer = create_optimizer(model.named_parameters(), optimizer_config)
     criterion = nn.CrossEntropyLoss(label_smoothing=optimizer_config.label_smoothing)
     schedule = CosineSchedule(optimizer_config.base_lr, config.epochs, config.warmup_epochs)
     steps = len(train_loader)
+    first = _resume(model, optimizer, checkpoint) if checkpoint is not None and checkpoint.exists() else 0
     with Progress(console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("input model", total=config.epochs * steps)
-        for epoch in range(config.epochs):
+        task = progress.add_task("input model", total=config.epochs * steps, completed=first * steps)
+        for epoch in range(first, config.epochs):
             model.train()
             total = 0.0
             with seeded_epoch(train_loader, seed, epoch, device):
@@ -100,3 +109,19 @@ def pretrain(
                 highlight=False,
                 soft_wrap=True,
             )
+            if checkpoint is not None:
+                state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epochs": epoch + 1}
+                save_tensors(checkpoint, state)
+    model.eval()
+
+
+def _resume(model: nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Path) -> int:
+    """Goes to where a checkpoint was written, and returns how many epochs are done."""
+    try:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        return int(state["epochs"])
+    except Exception as error:  # which one depends on the bytes that are damaged
+        msg = f"{checkpoint} is damaged, or of another model; delete it, so that the input model is trained anew."
+        raise CheckpointError(msg) from error

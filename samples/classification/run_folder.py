@@ -34,6 +34,7 @@ class RunFolder:
         self.path = path
         self.config = path / "config.json"
         self.input_model = path / "input_model.pt"
+        self.pretraining = path / "pretraining.pt"
         self.supernet = path / "supernet.pt"
         self.trials = path / TRIALS
         self.plot = path / PLOT

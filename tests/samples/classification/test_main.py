@@ -165,16 +165,23 @@ def test_killed_search_ends_with_the_trials_of_one_that_was_not(finished: Path, 
     assert (run / "subnets" / "best" / "model.xml").is_file()
 
 
-def test_interrupt_says_how_to_go_on(tmp_path: Path) -> None:
+def test_interrupted_pretraining_goes_on(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    arguments = ("--config", write_config(tmp_path / "config.json"), "--output-dir", run, "--seed", 3)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background ignores it, and so
-    process = start("--config", write_config(tmp_path / "config.json"), "--output-dir", tmp_path / "run")  # would it
+    process = start(*arguments)  # would it
     signal.signal(signal.SIGINT, before)
-    while process.poll() is None and not (tmp_path / "run" / "config.json").exists():
+    while process.poll() is None and not (run / "pretraining.pt").exists():
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
     assert process.returncode == 130
     assert errors.splitlines()[-1] == "Interrupted. Add --resume to the same command to go on."
+    assert main([*map(str, arguments), "--mode", "train", "--resume"]) == 0
+    assert "input model: epoch 1/2" not in capsys.readouterr().out
+    weights, others = (torch.load(folder / "input_model.pt", weights_only=True) for folder in (run, finished))
+    assert all(torch.equal(tensor, others[name]) for name, tensor in weights.items())
+    assert not (run / "pretraining.pt").exists()
 
 
 def test_parts_one_by_one(copied: Path, finished: Path) -> None:
