@@ -15,12 +15,12 @@ import torch
 import torch.distributed as dist
 from rich.console import Console
 
-from bootstrapnas_ext import BootstrapNASError, processes
+from bootstrapnas_ext import BootstrapNASError, NNCFConfig, processes
 from bootstrapnas_ext.errors import ConfigError
 from samples.classification.exporting import export_chosen
 from samples.classification.pipeline import Pipeline
 from samples.classification.run_folder import EXPORT, MODES, SEARCH, TRAIN, RunFolder
-from samples.classification.settings import effective_config
+from samples.classification.settings import effective_config, naming
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -80,14 +80,20 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def _run(options: argparse.Namespace, device: torch.device) -> None:
-    folder, modes, is_first = RunFolder(options.output_dir), options.mode, processes.rank() == 0
+    folder = RunFolder(options.output_dir)
     with processes.first_before_others():
-        if is_first:
-            folder.check(modes, resume=options.resume)
+        if processes.rank() == 0:
+            folder.check(options.mode, resume=options.resume)
     config = effective_config(
         options.config, folder.config, weights=options.weights, data=options.data, seed=options.seed
     )
     processes.wait_for_all()  # all have read the folder as it was
+    with naming(options.config or folder.config):
+        _run_modes(options, config, folder, device)
+
+
+def _run_modes(options: argparse.Namespace, config: NNCFConfig, folder: RunFolder, device: torch.device) -> None:
+    modes, is_first = options.mode, processes.rank() == 0
     with processes.first_before_others():
         folder.make()
         pipeline = Pipeline(config, folder, device, Console(quiet=not is_first))

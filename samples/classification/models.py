@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -14,6 +13,7 @@ from torch.nn import functional as F
 from bootstrapnas_ext.config.rules import suggest
 from bootstrapnas_ext.errors import ConfigError, ModelError
 from bootstrapnas_ext.registry import Registry
+from samples.classification.own_code import own_function
 
 MODELS: Registry[Callable[..., nn.Module]] = Registry("model")
 """Models of the sample's own. Each is called with ``num_classes``."""
@@ -125,7 +125,7 @@ def create_model(name: str, num_classes: int) -> nn.Module:
     :raises ModelError: If the function fails, or returns something else.
     """
     if ":" in name:
-        return _call(_imported(name), name, num_classes)
+        return _call(own_function(name), name, num_classes)
     if name in MODELS:
         return MODELS.get(name)(num_classes=num_classes)
     known = torchvision.models.list_models(module=torchvision.models)
@@ -136,19 +136,6 @@ def create_model(name: str, num_classes: int) -> nn.Module:
         )
         raise ConfigError(msg)
     return torchvision.models.get_model(name, num_classes=num_classes)
-
-
-def _imported(name: str) -> Callable[..., Any]:
-    module_name, _, function_name = name.partition(":")
-    try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, ValueError, AttributeError) as error:
-        msg = f"$.model: {name!r} cannot be imported ({error}); it must be module.path:function of an importable module"
-        raise ConfigError(msg) from error
-    if not callable(function):
-        msg = f"$.model: {name!r} must be a function, but it is a {type(function).__name__}"
-        raise ConfigError(msg)
-    return function
 
 
 def _call(function: Callable[..., Any], name: str, num_classes: int) -> nn.Module:

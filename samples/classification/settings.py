@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,7 +21,8 @@ from bootstrapnas_ext.config.rules import (
     Violation,
 )
 from bootstrapnas_ext.config.validation import read_keys
-from bootstrapnas_ext.errors import ConfigError
+from bootstrapnas_ext.errors import BootstrapNASError, ConfigError
+from samples.classification.own_code import own_function
 
 
 @dataclass(frozen=True)
@@ -223,20 +226,38 @@ def effective_config(
     return result
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """
+    Lets every message about a config begin with its file, also where code finds the mistake that does not know it.
+
+    :param path: The file.
+    """
+    try:
+        yield
+    except BootstrapNASError as error:
+        about_config = isinstance(error, ConfigError) or str(error).startswith("$")
+        if not about_config or str(error).startswith(str(path)):
+            raise
+        raise type(error)(f"{path}: {error}") from error
+
+
 def read_config(path: Path) -> NNCFConfig:
     """
-    Reads and checks a config of this sample. What it says of the training of both models is written into the block of
-    the super-network, too, unless that says otherwise.
+    Reads and checks a config of this sample. The module of a model of one's own is imported before, so that it may
+    register what the config names. What the config says of the training of both models is written into the block of the
+    super-network, too.
 
     :param path: The JSON file.
     :raises ConfigError: If it cannot be read, a key is missing or unknown, or a value is wrong.
     """
-    config = NNCFConfig.from_json(path)
-    settings = read_keys(Settings, config, source=str(path))
-    of_both = {"bf16": settings.mixed_precision, "label_smoothing": settings.optimizer.label_smoothing}
-    if given := {key: value for key, value in of_both.items() if value}:
-        training = config["bootstrapNAS"].setdefault("training", {})
-        training["optimization"] = {**given, **training.get("optimization", {})}
+    with naming(path):
+        _import_own_model(path)
+        config = NNCFConfig.from_json(path)
+        read_keys(Settings, config, source=str(path))
+        _tell_supernet(config, "$.mixed_precision", config.get("mixed_precision"), "bf16")
+        smoothing = config.get("optimizer", {}).get("label_smoothing")
+        _tell_supernet(config, "$.optimizer.label_smoothing", smoothing, "label_smoothing")
     return config
 
 
@@ -247,6 +268,28 @@ def settings_of(config: NNCFConfig) -> Settings:
     :param config: As :func:`read_config` returned it.
     """
     return read_keys(Settings, config)
+
+
+def _import_own_model(path: Path) -> None:
+    content: Any = None
+    with suppress(OSError, ValueError):  # what is wrong with it is told where it is read
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    model = content.get("model") if isinstance(content, dict) else None
+    if isinstance(model, str) and ":" in model:
+        own_function(model)
+
+
+def _tell_supernet(config: NNCFConfig, where: str, value: Any, key: str) -> None:
+    """Writes what is said of the training of both models into the block of the super-network, too."""
+    if value is None:
+        return
+    optimization = config["bootstrapNAS"].setdefault("training", {}).setdefault("optimization", {})
+    if optimization.setdefault(key, value) != value:
+        msg = (
+            f"{where}: must not be given together with another `bootstrapNAS.training.optimization.{key}`, which is "
+            f"{optimization[key]}, since it is of the training of both models, but got {value}; remove one of them"
+        )
+        raise ConfigError(msg)
 
 
 def _take_search(stored: NNCFConfig, given: NNCFConfig, path: Path, stored_path: Path) -> None:

@@ -68,7 +68,9 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
         ({"weights": "DEFAULT"}, "'DEFAULT' is neither a file nor weights that torchvision has for 'resnet20'"),
         ({"model": f"{__name__}:Branching"}, "RuntimeError: no such way"),
         ({"model": f"{__name__}:Static"}, "Nothing of Static is elastic"),
-        ({"num_classes": 4}, "$.num_classes must be at least 10"),
+        ({"num_classes": 4}, "config.json: $.num_classes must be at least 10"),
+        ({"model": "no.such:model"}, "config.json: $.model: 'no.such:model' cannot be imported"),
+        ({"ignored_scopes": "layer9"}, "config.json: $.ignored_scopes: must name something in the model"),
         ({"dataset": "folder"}, "holds no images to read"),
     ],
 )
@@ -85,7 +87,7 @@ def test_mistakes_are_told_before_anything_is_written(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"distillation": {"source": "maximum", "features": ["layer9"]}}, "distillation.features[0] must be the path"),
+        ({"distillation": {"source": "maximum", "features": ["layer9"]}}, "features[0] must be the path of a module"),
         ({"distillation": {"source": "maximum", "class_dim": 5}}, "distillation.class_dim must be a dimension of"),
         ({"schedule": {}, "lr_schedule": {"params": {"num_epochs": 1}}}, "`epochs of all stages <= num_epochs` must"),
         (
@@ -101,7 +103,9 @@ def test_mistakes_of_the_training_are_told_before_pretraining(
     config["bootstrapNAS"]["training"] |= changes
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     run = tmp_path / "run"
-    assert message in refused("--config", tmp_path / "config.json", "--output-dir", run)
+    line = refused("--config", tmp_path / "config.json", "--output-dir", run)
+    assert line.startswith(f"error: {tmp_path / 'config.json'}: ")
+    assert message in line
     assert not list(run.iterdir()), "the same command works once the config is right"
 
 

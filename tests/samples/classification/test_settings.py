@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from bootstrapnas_ext import NNCFConfig
-from bootstrapnas_ext.config import BootstrapNASConfig
+from bootstrapnas_ext.config import BootstrapNASConfig, rules
 from bootstrapnas_ext.errors import ConfigError
+from bootstrapnas_ext.training import STRATEGIES
 from samples.classification.models import create_model
 from samples.classification.settings import effective_config, read_config, settings_of
 from tests.samples.runs import SAMPLE, small_config, write_config
@@ -66,6 +67,54 @@ def test_wrong_values_are_told(changes: dict[str, Any], message: str, tmp_path: 
     path.write_text(json.dumps(config | changes), encoding="utf-8")
     with pytest.raises(ConfigError, match=message):
         read_config(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "optimization", "message"),
+    [
+        ({"mixed_precision": True}, {"bf16": False}, r"json: \$\.mixed_precision: must not be given together with an"),
+        ({"optimizer": {"label_smoothing": 0.1}}, {"label_smoothing": 0.2}, r"which is 0\.2, .*, but got 0\.1; remove"),
+    ],
+)
+def test_setting_of_both_models_is_given_once(
+    changes: dict[str, Any], optimization: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    config = small_config(**changes)
+    config["bootstrapNAS"]["training"]["optimization"] = optimization
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(ConfigError, match=message):
+        read_config(path)
+    del config["bootstrapNAS"]["training"]["optimization"]
+    path.write_text(json.dumps(config), encoding="utf-8")
+    both = read_config(path)
+    assert both["bootstrapNAS"]["training"]["optimization"].keys() == optimization.keys()
+    path.write_text(json.dumps(both), encoding="utf-8")
+    assert read_config(path) == both, "equal ones are no mistake"
+
+
+def test_strategy_that_the_module_of_the_model_registers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = """
+from bootstrapnas_ext.training import STRATEGIES
+
+@STRATEGIES.register("own_strategy_of_a_test")
+def own(step):
+    return (step.learns(step.space.maximum),)
+
+def net(num_classes):
+    ...
+"""
+    (tmp_path / "own_module_of_a_test.py").write_text(module, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = small_config(model="own_module_of_a_test:net")
+    config["bootstrapNAS"]["training"]["strategy"] = "own_strategy_of_a_test"
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config), encoding="utf-8")
+    monkeypatch.setattr(STRATEGIES, "_entries", dict(STRATEGIES._entries))
+    try:
+        assert read_config(path)["bootstrapNAS"]["training"]["strategy"] == "own_strategy_of_a_test"
+    finally:
+        rules.STRATEGIES.discard("own_strategy_of_a_test")
 
 
 def test_block_of_the_search_is_needed(tmp_path: Path) -> None:
