@@ -24,7 +24,7 @@ from bootstrapnas_ext.compat.nncf2 import ElasticityController
 from bootstrapnas_ext.compat.nncf2.checkpoints import convert, read_checkpoint
 from bootstrapnas_ext.flow import example_input
 from bootstrapnas_ext.training.checkpoint import make_folder, save_checkpoint, save_tensors
-from samples.classification.command_line import exit_code
+from samples.classification.exit_codes import exit_code
 from samples.classification.models import create_model
 from samples.classification.run_folder import write_json
 

@@ -25,7 +25,7 @@ from bootstrapnas_ext import Cost, SearchSpace, Subnet
 from bootstrapnas_ext.errors import SubnetError
 from bootstrapnas_ext.export import FORMATS, VerificationReport
 from bootstrapnas_ext.search import ACCURACY, Trial, read_search
-from samples.classification.command_line import exit_code
+from samples.classification.exit_codes import exit_code
 from samples.classification.exporting import subnet_record
 from samples.classification.pipeline import Pipeline
 from samples.classification.report import benchmark_command, short

@@ -1,12 +1,11 @@
-"""The command line of the sample, and what every program here does with an error."""
+"""The command line of the sample."""
 
 from __future__ import annotations
 
 import argparse
 import os
-import signal
-import sys
-from collections.abc import Callable, Iterator, Sequence
+import shlex
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -15,56 +14,12 @@ import torch
 import torch.distributed as dist
 from rich.console import Console
 
-from bootstrapnas_ext import BootstrapNASError, NNCFConfig, processes
+from bootstrapnas_ext import NNCFConfig, processes
 from bootstrapnas_ext.errors import ConfigError
 from samples.classification.exporting import export_chosen
 from samples.classification.pipeline import Pipeline
 from samples.classification.run_folder import EXPORT, MODES, SEARCH, TRAIN, RunFolder
 from samples.classification.settings import effective_config, naming
-
-USER_ERROR = 2
-INTERRUPTED = 130
-TERMINATED = 143
-
-
-class TerminatedError(KeyboardInterrupt):
-    """SIGTERM, as what lets a program clean up after itself."""
-
-
-def main(arguments: Sequence[str]) -> int:
-    """
-    Runs the sample and returns the exit code.
-
-    :param arguments: Without the program's name.
-    """
-    return exit_code(lambda: run(arguments), "Add --resume to the same command to go on.")
-
-
-def exit_code(program: Callable[[], None], when_interrupted: str) -> int:
-    """
-    Runs a program and tells a user's mistake in one line; defects keep their traceback.
-
-    :param program: What to run.
-    :param when_interrupted: What the user can do after ctrl-C.
-    :return: 0, or 2 for a user's mistake, or 130 if the user interrupted it, or 143 after SIGTERM.
-    """
-
-    def terminate(*_: object) -> None:
-        raise TerminatedError
-
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        program()
-    except BootstrapNASError as error:
-        if os.environ.get("RANK", "0") == "0":  # the first of several processes says it for all
-            print(f"error: {error}", file=sys.stderr)
-        return USER_ERROR
-    except KeyboardInterrupt as error:
-        print(f"Interrupted. {when_interrupted}", file=sys.stderr)
-        return TERMINATED if isinstance(error, TerminatedError) else INTERRUPTED
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    return 0
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -113,6 +68,19 @@ def _run_modes(options: argparse.Namespace, config: NNCFConfig, folder: RunFolde
             pipeline.search(controller, resume=options.resume)
     if EXPORT in modes:
         export_chosen(pipeline, controller)
+    else:
+        pipeline.say(_what_is_next(folder, modes))
+
+
+def _what_is_next(folder: RunFolder, modes: Sequence[str]) -> str:
+    """Returns what there is now and how to go on, after a run without an export."""
+    program = os.path.relpath(Path(__file__).with_name("main.py"))
+    if SEARCH in modes:
+        written, rest = f"{folder.trials}, all trials, and {folder.plot}", (EXPORT,)
+    else:
+        written, rest = f"{folder.supernet}, the trained super-network", (SEARCH, EXPORT)
+    command = shlex.join(["python", program, "--output-dir", str(folder.path), "--mode", *rest])
+    return f"Written: {written}\nNext: {command}"
 
 
 @contextmanager

@@ -62,6 +62,7 @@ class Pipeline:
             load_weights(model, self.folder.input_model)
             if processes.rank() == 0:
                 write_json(self.folder.config, self.config)
+            self.say(f"input model: done already, {self.folder.input_model}")
             return
         trained = self._load_given_weights(model)
         self._rehearse(copy.deepcopy(model))
@@ -84,6 +85,7 @@ class Pipeline:
         :param controller: Of the super-network.
         :param resume: Whether to go on from the last checkpoint.
         """
+        was_done = self.folder.supernet.is_file()
         bnas.EpochBasedTrainingAlgorithm.from_config(controller, self.config).run(
             self.loaders.train,
             self.loaders.own_validation,
@@ -93,6 +95,8 @@ class Pipeline:
             console=self.console,
         )
         self.folder.keep_best_checkpoint()
+        if was_done:
+            self.say(f"training: done already, {self.folder.supernet}")
 
     def load(self, controller: bnas.BootstrapNASController) -> None:
         """
@@ -109,9 +113,20 @@ class Pipeline:
         :param controller: Of the super-network.
         :param resume: Whether to go on with the trials that are there.
         """
-        bnas.SearchAlgorithm.from_config(controller, self.config).run(
+        before = len(read_search(self.folder.trials).trials) if self.folder.trials.exists() else 0
+        result = bnas.SearchAlgorithm.from_config(controller, self.config).run(
             self.loaders.validation, self.folder.path, resume=resume, console=self.console
         )
+        if len(result.record.trials) == before:
+            self.say(f"search: done already, {before} trials in {self.folder.trials}")
+
+    def say(self, text: str) -> None:
+        """
+        Shows a text as it is.
+
+        :param text: Of any length.
+        """
+        self.console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     def search_result(self) -> SearchResult:
         """Returns what the search has found so far."""

@@ -16,6 +16,7 @@ from bootstrapnas_ext.algorithms import PLOT, TRIALS
 from bootstrapnas_ext.errors import CheckpointError
 from bootstrapnas_ext.training import BEST
 from bootstrapnas_ext.writing import whole_file
+from samples.classification.settings import INPUT_MODEL
 
 TRAIN, SEARCH, EXPORT = "train", "search", "export"
 MODES = (TRAIN, SEARCH, EXPORT)
@@ -33,7 +34,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config = path / "config.json"
-        self.input_model = path / "input_model.pt"
+        self.input_model = path / INPUT_MODEL
         self.pretraining = path / "pretraining.pt"
         self.supernet = path / "supernet.pt"
         self.trials = path / TRIALS

@@ -24,6 +24,9 @@ from bootstrapnas_ext.config.validation import read_keys
 from bootstrapnas_ext.errors import BootstrapNASError, ConfigError
 from samples.classification.own_code import own_function
 
+INPUT_MODEL = "input_model.pt"
+"""Weights of the input model, in the folder of a run."""
+
 
 @dataclass(frozen=True)
 class OptimizerConfig:
@@ -298,11 +301,15 @@ def _take_search(stored: NNCFConfig, given: NNCFConfig, path: Path, stored_path:
         if before != now and key not in ("dataset_dir", "weights"):
             msg = (
                 f"{path}: $.{key} must be that of {stored_path}, since of a run only `bootstrapNAS.search` can change; "
-                "choose another --output-dir for this config"
+                f"choose another --output-dir for this config{_reuse(stored_path.with_name(INPUT_MODEL))}"
             )
             raise ConfigError(msg)
     seed = settings_of(stored).seed
     stored["bootstrapNAS"]["search"] = {**given["bootstrapNAS"].get("search", {}), "seed": seed}
+
+
+def _reuse(input_model: Path) -> str:
+    return f", and give --weights {input_model} to keep its input model" if input_model.is_file() else ""
 
 
 def _without_search(config: NNCFConfig, key: str) -> Any:

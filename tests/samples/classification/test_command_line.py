@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bootstrapnas_ext.errors import ConfigError
-from samples.classification.command_line import exit_code, main
+from samples.classification.main import main
 from tests.samples.runs import small_config, write_config
 
 Contents = dict[str, bytes]
@@ -148,9 +146,9 @@ def test_finished_run_is_not_overwritten(copied: Path, tmp_path: Path, refused: 
     config = write_config(tmp_path / "config.json")
     assert "is not empty; go on with the run in it by --resume" in refused("--config", config, "--output-dir", copied)
     assert "holds a search already" in refused("--output-dir", copied, "--mode", "search")
-    assert "$.batch_size must be that of" in refused(
-        "--config", write_config(config, batch_size=8), "--output-dir", copied, "--resume"
-    )
+    line = refused("--config", write_config(config, batch_size=8), "--output-dir", copied, "--resume")
+    assert "$.batch_size must be that of" in line
+    assert f"give --weights {copied / 'input_model.pt'} to keep its input model" in line
     assert "--seed must be 3" in refused("--output-dir", copied, "--resume", "--seed", 4)
     assert contents(copied) == before
 
@@ -204,34 +202,3 @@ def test_wrong_arguments(arguments: list[str], message: str, capsys: pytest.Capt
     with pytest.raises(SystemExit, match="2"):
         main(["--output-dir", "run", *arguments] if arguments else [])
     assert message in capsys.readouterr().err
-
-
-def test_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
-    def fail(error: BaseException) -> Callable[[], None]:
-        def program() -> None:
-            raise error
-
-        return program
-
-    assert exit_code(lambda: None, "Later.") == 0
-    assert exit_code(fail(ConfigError("Do it.")), "Later.") == 2
-    assert exit_code(fail(KeyboardInterrupt()), "Later.") == 130
-    assert capsys.readouterr().err == "error: Do it.\nInterrupted. Later.\n"
-    with pytest.raises(ZeroDivisionError, match="defect"):
-        exit_code(fail(ZeroDivisionError("defect")), "Later.")
-
-
-def test_sigterm_lets_a_program_clean_up(capsys: pytest.CaptureFixture[str]) -> None:
-    cleaned = []
-
-    def program() -> None:
-        try:
-            signal.raise_signal(signal.SIGTERM)
-        finally:
-            cleaned.append(True)
-
-    before = signal.getsignal(signal.SIGTERM)
-    assert exit_code(program, "Later.") == 143
-    assert cleaned == [True]
-    assert signal.getsignal(signal.SIGTERM) is before
-    assert capsys.readouterr().err == "Interrupted. Later.\n"

@@ -21,7 +21,7 @@ from bootstrapnas_ext.config import LatencyConfig
 from bootstrapnas_ext.export.openvino import core
 from bootstrapnas_ext.search import read_search
 from samples.classification import exporting
-from samples.classification.command_line import main
+from samples.classification.main import main
 from samples.classification.models import create_model
 from samples.classification.report import benchmark_command
 from tests.samples.runs import ROOT, count_trials, finish, start, write_config
@@ -178,23 +178,35 @@ def test_interrupted_pretraining_goes_on(finished: Path, tmp_path: Path, capsys:
     assert process.returncode == 130
     assert errors.splitlines()[-1] == "Interrupted. Add --resume to the same command to go on."
     assert main([*map(str, arguments), "--mode", "train", "--resume"]) == 0
-    assert "input model: epoch 1/2" not in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "input model: epoch 1/2" not in output
+    assert "done already" not in output
+    assert f"Written: {run / 'supernet.pt'}, the trained super-network\nNext: python " in output
+    assert output.endswith(f"--output-dir {run} --mode search export\n")
     weights, others = (torch.load(folder / "input_model.pt", weights_only=True) for folder in (run, finished))
     assert all(torch.equal(tensor, others[name]) for name, tensor in weights.items())
     assert not (run / "pretraining.pt").exists()
 
 
-def test_parts_one_by_one(copied: Path, finished: Path) -> None:
+def test_parts_one_by_one(copied: Path, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (copied / "trials.db").unlink()
     (copied / "summary.json").unlink()
     assert main(["--output-dir", str(copied), "--mode", "search"]) == 0
     assert not (copied / "summary.json").exists()
+    *_, written, following = capsys.readouterr().out.splitlines()
+    assert written == f"Written: {copied / 'trials.db'}, all trials, and {copied / 'search_progression.png'}"
+    assert re.fullmatch(rf"Next: python .*classification/main\.py --output-dir {copied} --mode export", following)
     assert len(read_search(copied / "trials.db").trials) == 40
     (copied / "search_progression.png").unlink()
     assert main(["--output-dir", str(copied), "--mode", "export"]) == 0
     assert (copied / "summary.json").exists()
     assert (copied / "search_progression.png").exists()
+    capsys.readouterr()
     assert main(["--output-dir", str(copied), "--resume"]) == 0
+    output = capsys.readouterr().out
+    assert f"input model: done already, {copied / 'input_model.pt'}\n" in output
+    assert f"training: done already, {copied / 'supernet.pt'}\n" in output
+    assert f"search: done already, 40 trials in {copied / 'trials.db'}\n" in output
     assert (copied / "supernet.pt").read_bytes() == (finished / "supernet.pt").read_bytes()
 
 
