@@ -19,6 +19,7 @@ from bootstrapnas_ext.errors import ConfigError
 from bootstrapnas_ext.search import read_search
 from bootstrapnas_ext.training import load_supernet
 from bootstrapnas_ext.training.checkpoint import save_tensors
+from bootstrapnas_ext.training.data_checks import check_labels, count_classes
 from samples.classification.datasets import Loaders
 from samples.classification.models import create_model
 from samples.classification.pretraining import create_optimizer, pretrain
@@ -167,6 +168,10 @@ class Pipeline:
     def _rehearse(self, model: nn.Module) -> None:
         """Makes what the training makes, so that it refuses now what it would refuse after hours of pre-training."""
         controller = self._controller(model, dump_graphs=False)
+        last = torch.tensor([self.settings.num_classes - 1])
+        classes = count_classes(controller.model, controller.supernet.example.with_batch(1), last)
+        if classes is not None:
+            check_labels(last, classes, ignored=-1)
         bnas.extract(controller.supernet, controller.supernet.space.minimum)
         controller.multi_elasticity_handler.activate_minimum_subnet()
         controller.model.train()

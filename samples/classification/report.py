@@ -59,8 +59,8 @@ def verdict(selection: Selection) -> str:
     if selection.satisfied:
         return selection.reason
     return (
-        f"* {selection.reason} Raise `num_evals`, ask for less with a larger `acc_delta` or wider `constraints`, or train "
-        "for more epochs in another folder."
+        f"* {selection.reason} Raise `num_evals`, ask for less with a larger `acc_delta` or wider `constraints`, or "
+        "train for more epochs in another folder."
     )
 
 

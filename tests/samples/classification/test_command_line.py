@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import samples.classification.command_line  # noqa: F401 - now, since PyTorch may print a warning when it is imported
 from samples.classification.main import main
 from tests.samples.runs import small_config, write_config
 
@@ -37,6 +38,20 @@ class Static(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(x.flatten(1))
+
+
+class FewOutputs(nn.Sequential):
+    """Does not care how many classes it is asked for."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(3 * 8 * 8, 16), nn.ReLU(), nn.Linear(16, 4))
+
+
+class NoTensor(FewOutputs):
+    """Returns its logits in a dictionary."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        return {"logits": super().forward(x)}
 
 
 def contents(folder: Path) -> Contents:
@@ -66,6 +81,14 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
         ({"weights": "DEFAULT"}, "'DEFAULT' is neither a file nor weights that torchvision has for 'resnet20'"),
         ({"model": f"{__name__}:Branching"}, "RuntimeError: no such way"),
         ({"model": f"{__name__}:Static"}, "Nothing of Static is elastic"),
+        (
+            {"model": f"{__name__}:FewOutputs", "bootstrapNAS": {}},
+            "the model has 4 outputs, but the training data has label=9",
+        ),
+        (
+            {"model": f"{__name__}:NoTensor", "bootstrapNAS": {}},
+            "Cross entropy needs a model that returns a tensor of logits",
+        ),
         ({"num_classes": 4}, "config.json: $.num_classes must be at least 10"),
         ({"model": "no.such:model"}, "config.json: $.model: 'no.such:model' cannot be imported"),
         ({"ignored_scopes": "layer9"}, "config.json: $.ignored_scopes: must name something in the model"),
