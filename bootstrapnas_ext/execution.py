@@ -300,7 +300,7 @@ def check_counts(graph: ModelGraph, calls: Mapping[str, int], sites: Iterable[st
     for site in sites:
         stem = site.rpartition(":")[0]
         if calls[stem] > graph.counts[stem]:
-            name = graph.ops[graph.site_index[site]].name.rpartition("/")[0]
+            name = stem.replace(".", "/").replace(":", "/")
             msg = (
                 f"The model's code runs {name!r} {calls[stem]} times, and {graph.counts[stem]} times when it was "
                 "traced, in evaluation mode, so a subnet that changes it cannot run like this. Let the code run the "

@@ -141,6 +141,10 @@ class Skip:
                 self.replace[op.site] = partial(value_of, op.outputs[0])
             else:
                 self.replace[op.site] = partial(_call_each, value_of, op.outputs)
+        made = {value for op in block.ops for value in self._graph.ops[op].outputs} - {block.exit}
+        for site, index in self._graph.passed.items():
+            if index in made:  # it does nothing in evaluation mode, but may do something in training
+                self.replace[site] = partial(value_of, index)
 
 
 def pass_through(value: Any, *_: Any, **__: Any) -> Any:
@@ -184,7 +188,7 @@ def _smallest_sizes(graph: ModelGraph, call: ModuleCall) -> Any:
 def _is_sum(graph: ModelGraph, block: Block) -> bool:
     """Whether a block ends by adding something else to its entry; in place to the entry itself, if at all."""
     op = graph.ops[graph.producer[block.exit]]
-    if op.in_place and op.tensors[0] != block.entry:
+    if op.overwrites not in (None, block.entry):
         return False
     return op.kind in ADDITIVE and op.tensors.count(block.entry) == 1 and len(op.tensors) == 2
 
@@ -192,8 +196,8 @@ def _is_sum(graph: ModelGraph, block: Block) -> bool:
 def _overwritten_into(graph: ModelGraph, value: int) -> set[int]:
     """Returns a tensor and those that in-place operations made it of: the model's code holds one object for all."""
     found = {value}
-    while (op := graph.ops[graph.producer.get(value, 0)]).in_place and value in op.outputs:
-        value = op.tensors[0]
+    while value in graph.producer and (before := graph.ops[graph.producer[value]].overwrites) is not None:
+        value = before
         found.add(value)
     return found
 

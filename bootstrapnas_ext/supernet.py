@@ -460,7 +460,8 @@ def _traced(model: nn.Module, example: ExampleInput, caches: Caches) -> ModelGra
             other = trace(another)
         except ModelError:  # made for one batch size, or not for such values
             continue
-        unlike = graph.passed ^ other.passed  # such as a copy that one batch size needs and another does not
+        # Such as a copy that one batch size needs and another does not.
+        unlike = graph.passed.keys() ^ other.passed.keys()
         if unlike:
             graph, other = trace(example, unlike), trace(another, unlike)
         try:

@@ -103,7 +103,7 @@ def operation(kind: str, shapes: Sequence[Shape], args: tuple[Any, ...], kwargs:
     def shape(value: Ref | int) -> Shape:
         return shapes[value.value if isinstance(value, Ref) else value]
 
-    return Op(kind, kind, False, "", args, kwargs, (len(shapes) - 1,)), shape
+    return Op(kind, kind, "", args, kwargs, (len(shapes) - 1,)), shape
 
 
 @pytest.mark.parametrize("name", CALLS)

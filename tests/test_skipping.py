@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from bootstrapnas_ext import _nncf
 from bootstrapnas_ext.config import DepthConfig, ElasticityConfig
+from bootstrapnas_ext.errors import ModelError
 from bootstrapnas_ext.extraction import extract
 from bootstrapnas_ext.inputs import ExampleInput
 from bootstrapnas_ext.skipping import Skip
 from bootstrapnas_ext.supernet import Supernet
-from tests.zoo import Head, build, conv_bn, image
+from tests.zoo import Head, build, conv_bn, image, randomize_norms
 
 
 class NamedResults(nn.Module):
@@ -185,3 +186,88 @@ def test_zeros_have_the_type_of_what_they_are_added_to() -> None:
     with torch.no_grad(), supernet.activate(supernet.space.minimum):
         x = torch.randn(2, 5, 6, dtype=torch.bfloat16)
         assert torch.equal(model(x), model.head(model.stem(x)))
+
+
+class InPlace(nn.Module):
+    """A residual block in the model's own code, with one activation that works in place."""
+
+    def __init__(self, activation: nn.Module, place: str, assigns: bool) -> None:
+        super().__init__()
+        self.stem, self.conv1, self.norm = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 1), nn.BatchNorm2d(16)
+        self.conv2, self.head = nn.Conv2d(16, 16, 1), Head(16)
+        self.activation, self.place, self.assigns = activation, place, assigns
+
+    def at(self, place: str, x: Tensor) -> Tensor:
+        if place == self.place:
+            if self.assigns:
+                return self.activation(x)
+            self.activation(x)
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.at("before", self.stem(x))
+        x = self.at("first", x)
+        y = self.at("middle", self.norm(self.conv1(x)))
+        y = self.at("last", x + self.conv2(y))
+        return self.head(self.at("after", y))
+
+    def without_block(self, x: Tensor) -> Tensor:
+        return self.head(self.at("after", self.at("before", self.stem(x))))
+
+
+IN_PLACE = {
+    "relu": nn.ReLU(inplace=True),
+    "relu6": nn.ReLU6(inplace=True),
+    "silu": nn.SiLU(inplace=True),
+    "hardswish": nn.Hardswish(inplace=True),
+    "leaky_relu": nn.LeakyReLU(0.3, inplace=True),
+    "elu": nn.ELU(inplace=True),
+    "hardtanh": nn.Hardtanh(-0.1, 0.2, inplace=True),
+    "threshold": nn.Threshold(0.1, 0.5, inplace=True),
+    "dropout": nn.Dropout(inplace=True),  # works in training mode only
+}
+
+
+@pytest.mark.parametrize("place", ["before", "first", "middle", "last", "after"])
+@pytest.mark.parametrize("name", IN_PLACE)
+@pytest.mark.parametrize("assigns", [True, False])
+def test_a_skipped_block_skips_what_works_in_place(name: str, place: str, assigns: bool) -> None:
+    torch.manual_seed(0)
+    model = randomize_norms(InPlace(IN_PLACE[name], place, assigns)).eval()
+    own_name = next(op.name for op in _nncf.trace(model, (image(),), {}).ops if op.name.startswith("activation/"))
+    ends = (own_name if place == "before" else "stem/conv2d/0", own_name if place == "last" else "/add/0")
+    depth = DepthConfig(skipped_blocks=(ends,))
+    supernet = Supernet(model, image(), ElasticityConfig(available_elasticity_dims=("depth",), depth=depth))
+    x = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        expected = model.without_block(x)
+        with supernet.activate(supernet.space.minimum):
+            assert torch.equal(model(x), expected)
+        assert torch.equal(extract(supernet, supernet.space.minimum)(x), expected)
+    model.train()
+    with supernet.activate(supernet.space.minimum):  # what holds no memory cannot be written into
+        torch.manual_seed(1)
+        found = model(x)
+    torch.manual_seed(1)
+    assert torch.equal(found, model.without_block(x))
+
+
+class ReadsEntryLater(InPlace):
+    """What enters the block is read again after an operation in place behind the block."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        y = x + self.conv2(self.norm(self.conv1(x)))
+        return self.head(self.at("after", y) + x)
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_what_works_in_place_behind_a_block_must_not_spoil_its_entry(name: str) -> None:
+    torch.manual_seed(0)
+    depth = DepthConfig(skipped_blocks=(("stem/conv2d/0", "/add/0"),))
+    with pytest.raises(ModelError, match="may not be skipped"):
+        Supernet(
+            ReadsEntryLater(IN_PLACE[name], "after", True),
+            image(),
+            ElasticityConfig(available_elasticity_dims=("depth",), depth=depth),
+        )

@@ -46,3 +46,12 @@ def memory_of(tensor: torch.Tensor) -> int | None:
     :param tensor: Any tensor.
     """
     return tensor.untyped_storage().data_ptr() if tensor.layout is torch.strided else None
+
+
+def version_of(tensor: torch.Tensor) -> int | None:
+    """
+    Returns how often a tensor has been written into, which its views share; ``None`` for one that does not count it.
+
+    :param tensor: Any tensor.
+    """
+    return None if tensor.is_inference() else tensor._version

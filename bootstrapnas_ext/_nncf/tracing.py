@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 
 from bootstrapnas_ext._nncf.hook_mode import run_stand_in
 from bootstrapnas_ext._nncf.host import GraphBuilderMode, hand_over
-from bootstrapnas_ext._nncf.memory import Span, memory_of, overlap, span_of
+from bootstrapnas_ext._nncf.memory import Span, memory_of, overlap, span_of, version_of
 from bootstrapnas_ext._nncf.sites import Sites, function_name, is_in_place
 from bootstrapnas_ext._nncf.wrapping import is_elastic, original_forward
 from bootstrapnas_ext.errors import ModelError, first_line
@@ -27,13 +27,26 @@ from bootstrapnas_ext.marks import marked, places, without_mark
 
 @dataclass(frozen=True)
 class _Pending:
-    """An operation that has begun, with what is known of its arguments, and the tensors that it has made."""
+    """
+    An operation that has begun, with what is known of its arguments, and the tensors that it has made.
+
+    :param versions: By ``id`` of a tensor among the arguments, how often it had been written into before.
+    :param overwritten: Indices of the arguments that it returned after writing into them.
+    """
 
     op_meta: OpMeta
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     places: Mapping[Path, Place]
+    versions: Mapping[int, int | None]
     made: list[int] = field(default_factory=list)
+    overwritten: list[int] = field(default_factory=list)
+
+    @property
+    def says_in_place(self) -> bool:
+        """Whether it overwrites an argument by its name or by another; some do so in training mode only."""
+        given = self.kwargs.get("inplace") is True or self.kwargs.get("out") is not None
+        return given or is_in_place(function_name(self.op_meta.func))
 
 
 class _Tracer(GraphBuilderMode):
@@ -42,7 +55,7 @@ class _Tracer(GraphBuilderMode):
     def __init__(self, model: nn.Module, keep: Container[str]) -> None:
         super().__init__(model=model, hook_storage=HookStorage())
         self._keep = keep
-        self.passed: set[str] = set()
+        self.passed: dict[str, int] = {}
         self.values: list[Value] = []
         self.ops: list[Op] = []
         self.adapted: set[str] = set()
@@ -115,13 +128,14 @@ class _Tracer(GraphBuilderMode):
         node = op_meta.extra_info["node_id"]
         with self.disable():
             found = {path[1:]: place for path, place in places((tuple(args), kwargs)).items()}
-        self._pending[node] = _Pending(op_meta, self._map_refs(tuple(args)), self._map_refs(kwargs), found)
-        with self.disable():
             tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+            versions = {id(tensor): version_of(tensor) for tensor in tensors}
+        self._pending[node] = _Pending(op_meta, self._map_refs(tuple(args)), self._map_refs(kwargs), found, versions)
+        with self.disable():
             self._memory = {memory_of(tensor): self.value_of(tensor) for tensor in tensors if tensor.numel()}
 
     def process_post_function_hooks_for_value(self, value: Any, op_meta: OpMeta, port_id: int) -> Any:
-        known = self._passed_through(value, op_meta) if isinstance(value, torch.Tensor) else None
+        known = self._returned(value, op_meta) if isinstance(value, torch.Tensor) else None
         result = super().process_post_function_hooks_for_value(value, op_meta, port_id)
         if isinstance(value, torch.Tensor):
             node = op_meta.extra_info["node_id"]
@@ -133,19 +147,25 @@ class _Tracer(GraphBuilderMode):
             self._index[node, port_id] = known
         return result
 
-    def _passed_through(self, value: torch.Tensor, op_meta: OpMeta) -> int | None:
-        """Returns the index of a tensor that an operation returns just as it got it, such as a cast to its own type."""
+    def _returned(self, value: torch.Tensor, op_meta: OpMeta) -> int | None:
+        """
+        Returns the index of a tensor that an operation returns just as it got it, such as a cast to its own type.
+
+        What it has written into is another tensor of the graph from then on.
+        """
         pending = self._pending[op_meta.extra_info["node_id"]]
-        function = function_name(op_meta.func)
-        site = self._site_of[op_meta.op_name]
-        if is_in_place(function) or pending.kwargs.get("out") is not None or site in self._keep:
+        if id(value) not in pending.versions:
             return None
+        index, site = self.value_of(value), self._site_of[op_meta.op_name]
         with self.disable():
+            written = version_of(value) != pending.versions[id(value)]
             known = self.tensor_info.get(value) is not None
-        passed = {leaf.value for leaf in pytree.tree_leaves((pending.args, pending.kwargs)) if isinstance(leaf, Ref)}
-        if not known or (index := self.value_of(value)) not in passed:
+        if written or pending.says_in_place:
+            pending.overwritten.append(index)
             return None
-        self.passed.add(site)
+        if site in self._keep or not known:
+            return None
+        self.passed[site] = index
         return index
 
     def __torch_function__(
@@ -161,16 +181,17 @@ class _Tracer(GraphBuilderMode):
         pending = self._pending.pop(op_meta.extra_info["node_id"])
         op_meta = pending.op_meta
         function = function_name(op_meta.func)
-        if pending.made or function == "__setitem__":  # the only one that changes a tensor and returns none
+        returns_none = function == "__setitem__"  # the only one that changes a tensor and does not return it
+        if pending.made or returns_none:
             self.ops.append(
                 Op(
                     name=op_meta.op_name,
                     kind=function.strip("_"),
-                    in_place=is_in_place(function) or pending.kwargs.get("out") is not None,
                     module=self.sites.path(self.module_call_stack[-1]),
                     args=pending.args,
                     kwargs=pending.kwargs,
                     outputs=tuple(pending.made),
+                    overwrites=next(iter(pending.overwritten), pending.args[0].value if returns_none else None),
                     site=self._site_of[op_meta.op_name],
                     places=pending.places,
                 )
@@ -254,6 +275,6 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], ke
         outputs=returned,
         calls=tuple(call for call in tracer.calls if call is not None),
         counts=dict(tracer.sites.calls),
-        passed=frozenset(tracer.passed),
+        passed=tracer.passed,
         adapted=frozenset(tracer.adapted),
     )

@@ -116,7 +116,7 @@ def _family(graph: ModelGraph, values: Iterable[int]) -> set[int]:
 def _is_written(graph: ModelGraph, value: int, view: int) -> bool:
     """Whether what shares the memory of a tensor is that tensor after an in-place operation."""
     op = graph.ops[graph.producer[view]]
-    return op.in_place and op.tensors[:1] == (value,)
+    return op.overwrites == value
 
 
 def _spoils(graph: ModelGraph, written: set[int], read: set[int], end: int) -> bool:
@@ -125,7 +125,7 @@ def _spoils(graph: ModelGraph, written: set[int], read: set[int], end: int) -> b
         op
         for value in written
         for op in graph.consumers.get(value, ())
-        if op > end and (graph.ops[op].in_place or not graph.ops[op].outputs) and graph.ops[op].tensors[:1] == (value,)
+        if op > end and graph.ops[op].overwrites == value
     ]
     return bool(writers) and any(_last_use(graph, value) > min(writers) for value in read - written)
 

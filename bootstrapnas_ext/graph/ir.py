@@ -77,11 +77,11 @@ class Op:
 
     :param name: NNCF's name for it, for example ``layer1/0/conv1/conv2d/0``.
     :param kind: Name of the function without underscores at its ends, for example ``conv2d`` or ``add``.
-    :param in_place: Whether it overwrites its first argument.
     :param module: Dotted path of the module whose code called it; empty for the model itself.
     :param args: Positional arguments, with a :class:`Ref` for each tensor.
     :param kwargs: Keyword arguments likewise.
     :param outputs: Indices of the tensors that it returned.
+    :param overwrites: Index of the tensor that it writes into, ``None`` if there is none.
     :param site: What identifies it in another run: module, function, and how often the function had run there. NNCF's
         name does not always tell the modules of a list apart, so that what one of them runs renumbers the others.
     :param places: Which integers among the arguments are attributes of modules, as the model's code reads them: the
@@ -90,13 +90,18 @@ class Op:
 
     name: str
     kind: str
-    in_place: bool
     module: str
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     outputs: tuple[int, ...]
+    overwrites: int | None = None
     site: str = ""
     places: Mapping[Path, Place] = field(default_factory=dict)
+
+    @property
+    def in_place(self) -> bool:
+        """Whether it returns a tensor that it has overwritten."""
+        return self.overwrites is not None and bool(self.outputs)
 
     def argument(self, position: int, name: str, default: Any = None) -> Any:
         """
@@ -199,7 +204,7 @@ class ModelGraph:
     :param calls: Module calls, in the order in which they began.
     :param counts: How often each function ran in each module, by :attr:`Op.site` without the number; more often than
         there are operations where a function returned just what it got.
-    :param passed: Sites of operations that were left out since they returned just what they got.
+    :param passed: Sites of operations that were left out since they returned just what they got, with the tensor.
     :param adapted: Modules in which a function of PyTorch ran as its stand-in, which subnets need; see
         :mod:`bootstrapnas_ext.functions`.
     """
@@ -209,7 +214,7 @@ class ModelGraph:
     outputs: tuple[int, ...]
     calls: tuple[ModuleCall, ...]
     counts: Mapping[str, int] = field(default_factory=dict)
-    passed: frozenset[str] = frozenset()
+    passed: Mapping[str, int] = field(default_factory=dict)
     adapted: frozenset[str] = frozenset()
 
     @property

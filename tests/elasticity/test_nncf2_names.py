@@ -36,7 +36,7 @@ class Block(nn.Module):
 
 
 class Net(nn.Module):
-    """Two blocks behind an activation that works in place and is no operation of the graph."""
+    """Two blocks behind an activation that works in place."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ EXAMPLE = torch.ones(2, 3, 8, 8)
 BLOCK0, BLOCK1 = (f"Net/Sequential[blocks]/Block[{index}]" for index in (0, 1))
 TRANSLATED = {
     "Net/Sequential[stem]/NNCFConv2d[0]/conv2d_0": "stem/0/conv2d/0",
-    "Net/Sequential[stem]/ReLU6[1]/hardtanh_0": "stem/0/conv2d/0",  # what its input comes from, which it overwrites
+    "Net/Sequential[stem]/ReLU6[1]/hardtanh_0": "stem/1/hardtanh/0",
     f"{BLOCK0}/NNCFConv2d[conv1]/conv2d_0": "blocks/0/conv1/conv2d/0",
     f"{BLOCK0}/ReLU[relu]/relu__0": "blocks/0/relu/relu_/0",
     f"{BLOCK0}/ReLU[relu]/relu__1": "blocks/0/relu/relu_/1",
@@ -103,7 +103,7 @@ def test_blocks_by_old_names_are_those_by_own_names() -> None:
         ("Net/Sequential[stem]/ReLU6[1]/hardtanh_0", f"{BLOCK0}/ReLU[relu]/relu__1"),
         (f"{BLOCK0}/ReLU[relu]/relu__1", f"{BLOCK1}/ReLU[relu]/relu__1"),
     )
-    own = (("stem/0/conv2d/0", "blocks/0/relu/relu_/1"), ("blocks/0/relu/relu_/1", "blocks/1/relu/relu_/1"))
+    own = (("stem/1/hardtanh/0", "blocks/0/relu/relu_/1"), ("blocks/0/relu/relu_/1", "blocks/1/relu/relu_/1"))
     with pytest.warns(UserWarning, match=r"depth\.skipped_blocks: has names of NNCF 2; write .*, and 2 more") as caught:
         supernet = supernet_of("depth", depth=DepthConfig(mode="manual", skipped_blocks=old))
     assert len(caught) == 1

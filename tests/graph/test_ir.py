@@ -8,7 +8,7 @@ from bootstrapnas_ext.graph import ModelGraph, ModuleCall, Op, Ref, Value
 
 
 def op(*args: object, **kwargs: object) -> Op:
-    return Op("f/0", "f", False, "", args, kwargs, (9,))
+    return Op("f/0", "f", "", args, kwargs, (9,))
 
 
 def test_an_argument_is_found_whichever_way_it_was_passed() -> None:
@@ -46,8 +46,8 @@ def test_tensors_are_found_in_any_nesting() -> None:
 
 def test_a_graph_knows_who_makes_and_who_reads_a_tensor() -> None:
     values = tuple(Value(index, (1,), "op", f"{index}") for index in range(4))
-    first = Op("a/0", "a", False, "", (Ref(0),), {}, (1, 2))
-    second = Op("b/0", "b", False, "", (Ref(1), Ref(1), Ref(2)), {}, (3,))
+    first = Op("a/0", "a", "", (Ref(0),), {}, (1, 2))
+    second = Op("b/0", "b", "", (Ref(1), Ref(1), Ref(2)), {}, (3,))
     call = ModuleCall("m", 1, (0,), (1,), True, 0, 1, {})
     again = ModuleCall("n", 1, (0,), (1,), True, 0, 1, {})
     graph = ModelGraph((first, second), values, (3,), (call, again, again))
