@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 from bootstrapnas_ext._nncf.hook_mode import run_stand_in
 from bootstrapnas_ext._nncf.host import GraphBuilderMode, hand_over
 from bootstrapnas_ext._nncf.memory import Span, memory_of, overlap, span_of, version_of
+from bootstrapnas_ext._nncf.operators import operators_told
 from bootstrapnas_ext._nncf.sites import Sites, function_name, is_in_place
 from bootstrapnas_ext._nncf.wrapping import is_elastic, original_forward
 from bootstrapnas_ext.errors import ModelError, first_line
@@ -66,12 +67,22 @@ class _Tracer(GraphBuilderMode):
         self._pending: dict[int, _Pending] = {}
         self.sites = Sites(model)
         self._site_of: dict[str, str] = {}
+        self.spelled: dict[str, str] = {}
+        self._spellings = Sites(model)
+        self._operator: str | None = None
         self._memory: dict[int | None, int] = {}
 
     def get_next_op_call_name(self, fn_name: str) -> str:
         name: str = super().get_next_op_call_name(fn_name)
-        self._site_of[name] = self.sites.next(self.module_call_stack[-1], fn_name)
+        module = self.module_call_stack[-1]
+        self._site_of[name] = site = self.sites.next(module, fn_name)
+        self.spelled[site] = self._spellings.next(module, self._operator or fn_name)
+        self._operator = None
         return name
+
+    def tell_operator(self, name: str | None) -> None:
+        """Says as which operator of Python the next operation is written."""
+        self._operator = name
 
     def _add_value(self, tensor: torch.Tensor, source: str, name: str, alias: int | None = None) -> int:
         with self.disable():  # reading a shape is a function call too
@@ -249,7 +260,8 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], ke
             refuse_hidden_tensors((args, kwargs), "The example input")
             for name, tensor in ExampleInput(args, dict(kwargs)).named(forward).items():
                 tracer.register_input(name, tensor)
-            outputs = forward(*args, **kwargs)
+            with operators_told(tracer.tell_operator):
+                outputs = forward(*args, **kwargs)
             refuse_hidden_tensors(outputs, "What the model returns")
             returned = tuple(tracer._tensors(outputs))
         if not returned:
@@ -276,5 +288,6 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], ke
         calls=tuple(call for call in tracer.calls if call is not None),
         counts=dict(tracer.sites.calls),
         passed=tracer.passed,
+        spelled=tracer.spelled,
         adapted=frozenset(tracer.adapted),
     )

@@ -7,7 +7,7 @@ its module before: ``ResNet/Sequential[layer1]/Bottleneck[1]/ReLU[relu]/relu__2`
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import chain
 from typing import NamedTuple, TypeVar
@@ -16,17 +16,15 @@ from torch import nn
 
 from bootstrapnas_ext.config import ElasticityConfig
 from bootstrapnas_ext.config.rules import REGEX, Scopes, TopLevelScope, scope_list
+from bootstrapnas_ext.config.validation import format_path
 from bootstrapnas_ext.elasticity.scopes import json_path
 from bootstrapnas_ext.errors import ConfigError, warn
-from bootstrapnas_ext.graph import ModelGraph, Op
+from bootstrapnas_ext.graph import ModelGraph
 
 _CLASS = r"[A-Za-z_]\w*"
 _NAME = re.compile(rf"{_CLASS}(?P<modules>(/{_CLASS}\[[^\]/]+\])*)/(?P<function>\w+)_(?P<count>\d+)")
 _MODULE = re.compile(rf"/{_CLASS}\[([^\]/]+)\]")
 
-# Functions that have one name in NNCF 2's trace and another in that of NNCF 3. The other ones differ in underscores at
-# most.
-_FUNCTIONS = {"hardtanh": "relu6", "iadd": "add", "imul": "mul", "isub": "sub", "truediv": "div", "itruediv": "div"}
 # What NNCF 2 called wrapped layers.
 _PREFIX = "NNCF"
 _WRAPPED = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
@@ -35,7 +33,7 @@ Some = TypeVar("Some")
 
 
 class _Place(NamedTuple):
-    """Path of a module, a function without what its name says about overwriting, and how often that ran before."""
+    """Path of a module, a function as the module's code writes it, and how often it ran there before."""
 
     module: str
     function: str
@@ -51,18 +49,10 @@ class NNCF2Names:
 
     def __init__(self, graph: ModelGraph) -> None:
         self._graph = graph
-        self._places: dict[_Place, str] = {}
-        counts: dict[tuple[str, str], int] = {}
-        for op in graph.ops:
-            function = _plain(op.kind)
-            count = counts.get((op.module, function), 0)
-            counts[op.module, function] = count + 1
-            self._places[_Place(op.module, function, count)] = op.name
-        for call in graph.single_calls:
-            for function, count in _passed(graph, call.module):
-                if call.outputs and call.outputs[0] in graph.producer:
-                    maker = graph.ops[graph.producer[call.outputs[0]]].name
-                    self._places.setdefault(_Place(call.module, _plain(function), count), maker)
+        self._places = {_place(graph, op.site): op.name for op in graph.ops}
+        for site, value in graph.passed.items():
+            if value in graph.producer:  # what returns its argument stands for what that comes from
+                self._places[_place(graph, site)] = graph.ops[graph.producer[value]].name
 
     def find(self, name: str) -> str | None:
         """
@@ -76,7 +66,7 @@ class NNCF2Names:
         if found is None:
             return None
         path = ".".join(_MODULE.findall(found["modules"]))
-        return self._places.get(_Place(path, _plain(found["function"]), int(found["count"])))
+        return self._places.get(_Place(path, found["function"], int(found["count"])))
 
     def matching(self, pattern: str, model: nn.Module) -> list[str]:
         """
@@ -85,29 +75,24 @@ class NNCF2Names:
         :param pattern: The regular expression.
         :param model: The model, whose classes are part of those names.
         """
-        return [op.name for op in self._graph.ops if re.search(pattern, _long_name(model, op))]
+        return [
+            op.name for op in self._graph.ops if re.search(pattern, _long_name(model, _place(self._graph, op.site)))
+        ]
 
 
-def _plain(function: str) -> str:
-    plain = function.strip("_").lower()
-    return _FUNCTIONS.get(plain, plain)
+def _place(graph: ModelGraph, site: str) -> _Place:
+    module, function, count = graph.spelled[site].rsplit(":", 2)
+    if not function.startswith("__"):
+        function = function.lstrip("_")  # NNCF 2 wraps what calls a function that PyTorch means for itself alone
+    return _Place(module, function, int(count))
 
 
-def _passed(graph: ModelGraph, module: str) -> Iterator[tuple[str, int]]:
-    """Yields functions of a module that changed their input in place, and are no operations of today's graph."""
-    for site in graph.passed:
-        path, function, count = site.rsplit(":", 2)
-        if path == module:
-            yield function, int(count)
-
-
-def _long_name(model: nn.Module, op: Op) -> str:
-    steps = op.module.split(".") if op.module else []
+def _long_name(model: nn.Module, place: _Place) -> str:
+    steps = place.module.split(".") if place.module else []
     modules = [model.get_submodule(".".join(steps[: depth + 1])) for depth in range(len(steps))]
     classes = [f"{_PREFIX}{_class(module)}" if isinstance(module, _WRAPPED) else _class(module) for module in modules]
     parts = [f"{name}[{step}]" for name, step in zip(classes, steps, strict=True)]
-    _, function, count = op.site.rsplit(":", 2)
-    return "/".join([_class(model), *parts, f"{function}_{count}"])
+    return "/".join([_class(model), *parts, f"{place.function}_{place.before}"])
 
 
 def _class(module: nn.Module) -> str:
@@ -192,13 +177,16 @@ class _Reader:
 
     def _key(self, path: tuple[str, ...], given: Iterable[str]) -> Mapping[str, tuple[str, ...]]:
         """Returns what each name of a key is replaced by: itself, if it is none of NNCF 2's."""
-        replaced = {one: self._own(one, json_path(*path)) for one in given}
-        old = {one: own for one, own in replaced.items() if own != (one,)}
-        if old:
-            first, own = next(iter(old.items()))
-            more = f", and {len(old) - 1} more" if len(old) > 1 else ""
-            shown = own[0] if len(own) == 1 else list(own)
-            self.changes.append(f"{json_path(*path)}: has names of NNCF 2; write {shown!r} instead of {first!r}{more}")
+        replaced: dict[str, tuple[str, ...]] = {}
+        changes: dict[str, list[str]] = {}
+        for one in given:
+            where = format_path(path[-1:]) if isinstance(one, TopLevelScope) else json_path(*path)
+            own = replaced[one] = self._own(one, where)
+            if own != (one,):
+                shown = own[0] if len(own) == 1 else list(own)
+                changes.setdefault(where, []).append(f"{shown!r} instead of {one!r}")
+        for where, pairs in changes.items():
+            self.changes.append(f"{where}: has names of NNCF 2; write {', '.join(dict.fromkeys(pairs))}")
         return replaced
 
     def _own(self, name: str, where: str) -> tuple[str, ...]:

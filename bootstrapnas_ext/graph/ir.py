@@ -205,6 +205,8 @@ class ModelGraph:
     :param counts: How often each function ran in each module, by :attr:`Op.site` without the number; more often than
         there are operations where a function returned just what it got.
     :param passed: Sites of operations that were left out since they returned just what they got, with the tensor.
+    :param spelled: From sites of operations, and of those that were left out, to what they would be if functions were
+        counted by what the model's code writes, such as ``__iadd__`` and not ``add_``.
     :param adapted: Modules in which a function of PyTorch ran as its stand-in, which subnets need; see
         :mod:`bootstrapnas_ext.functions`.
     """
@@ -215,6 +217,7 @@ class ModelGraph:
     calls: tuple[ModuleCall, ...]
     counts: Mapping[str, int] = field(default_factory=dict)
     passed: Mapping[str, int] = field(default_factory=dict)
+    spelled: Mapping[str, str] = field(default_factory=dict)
     adapted: frozenset[str] = frozenset()
 
     @property
