@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 
 from bootstrapnas_ext.elasticity.base import layer_name
+from bootstrapnas_ext.elasticity.nncf2_names import NNCF2Names
 from bootstrapnas_ext.elasticity.scopes import json_path, named_ops
 from bootstrapnas_ext.errors import SubnetError
+from bootstrapnas_ext.graph import ModelGraph, Op
 from bootstrapnas_ext.space import Choice, SearchSpace
 from bootstrapnas_ext.supernet import Supernet
 
@@ -225,10 +227,24 @@ class WidthHandler(DimensionHandler):
         """
         Returns the number of a layer's group of channels, ``None`` if its width is not elastic.
 
-        :param node_name: The path of the first layer that makes the channels, as in the name of the choice.
+        :param node_name: A layer that makes channels of the group: its path, the name of its operation, or NNCF 2's.
         """
-        names = [choice.name.partition(":")[2] for choice in self.choices]
-        return names.index(node_name) if node_name in names else None
+        graph = self.supernet.graph
+        name = NNCF2Names(graph).find(node_name) or node_name
+        layers = [op for op in graph.ops if name in (op.name, op.module) and _has_weight(graph, op)]
+        for group, choice in enumerate(self.choices):
+            if choice.name == f"width:{name}" or any(self._makes(op, choice) for op in layers):
+                return group
+        return None
+
+    def _makes(self, op: Op, choice: Choice) -> bool:
+        """Whether an operation makes channels of a group: fewer of them make its result smaller."""
+        full, least = self.supernet.space.maximum, self.supernet.space.minimum
+        if choice.name not in full:
+            return False
+        small = {**full, choice.name: least[choice.name]}
+        shapes = ((self.supernet.shape(value, full), self.supernet.shape(value, small)) for value in op.outputs)
+        return any(one != two for one, two in shapes)
 
     def reorganize_weights(self) -> None:
         """Sorts channels by importance, most important first."""
@@ -347,6 +363,11 @@ def _all_skipped(chains: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]) ->
     every = (tuple(sorted(itertools.chain(*skipped))) for skipped in itertools.product(*tails))
     ordered = sorted(every, key=lambda skipped: (not skipped, len(skipped), skipped))
     return {skipped: number for number, skipped in enumerate(ordered)}
+
+
+def _has_weight(graph: ModelGraph, op: Op) -> bool:
+    """Whether an operation is a layer with a weight of inputs and outputs, such as a convolution."""
+    return any(graph.values[value].is_constant and len(graph.values[value].shape) > 1 for value in op.tensors)
 
 
 def _running(blocks: Sequence[int], skipped: Sequence[int]) -> int:

@@ -206,6 +206,25 @@ def test_dimensions_by_other_enumerations_and_by_name(handler: MultiElasticityHa
 
 
 @pytest.mark.parametrize(
+    ("name", "group"),
+    [
+        ("stem", 0),
+        ("Net/NNCFConv2d[stem]/conv2d_0", 0),
+        ("Net/Sequential[blocks]/Block[0]/NNCFConv2d[conv2]/conv2d_0", 0),  # joined with the stem by an addition
+        ("blocks/1/conv2/conv2d/0", 0),
+        ("Net/Sequential[blocks]/Block[1]/NNCFConv2d[conv1]/conv2d_0", 2),
+        ("Net/NNCFLinear[fc]/linear_0", None),
+        ("Net/Sequential[blocks]/Block[0]/ReLU[relu]/relu__0", None),
+        ("Net/NNCFConv2d[other]/conv2d_0", None),
+    ],
+)
+def test_groups_are_found_by_names(handler: MultiElasticityHandler, name: str, group: int | None) -> None:
+    width = handler.width_handler
+    assert isinstance(width, dimensions_module.WidthHandler)
+    assert width.get_group_id_by_node_name(name) == group
+
+
+@pytest.mark.parametrize(
     ("config", "message"),
     [
         ({"widths": {0: 8}}, "one of the elastic ones, 'width', 'kernel', 'depth', but got 'widths'"),
