@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from bootstrapnas_ext.graph import ModelGraph, ModuleCall, Place, Ref
-from bootstrapnas_ext.graph.blocks import ADDITIVE, Block
+from bootstrapnas_ext.graph.blocks import ADDITIVE, Block, is_overwritten
 
 ShapeOf = Callable[[int], tuple[int, ...]]
 
@@ -45,8 +45,10 @@ class Skip:
         self.keep: dict[str, Callable[[Any], None]] = {}
         for block in blocks:
             for call in block.calls:
-                self._replace_call(call, pass_through)
-                self.stand_ins[call.module] = pass_through
+                at_end = call is block.calls[-1] and is_overwritten(graph, block.exit)
+                function = pass_to_be_overwritten if at_end else pass_through
+                self._replace_call(call, function)
+                self.stand_ins[call.module] = function
             if not block.calls:
                 self._leave_out(block)
 
@@ -125,11 +127,12 @@ class Skip:
             self.keep[op.site] = keep
 
         same = _overwritten_into(self._graph, block.exit)
+        pass_on = pass_to_be_overwritten if is_overwritten(self._graph, block.exit) else pass_through
 
         def value_of(index: int) -> Tensor:
             found = self._entries[entry]
             if index in same:
-                return found
+                return pass_on(found)  # type: ignore[no-any-return]
             with torch._C.DisableTorchFunction():  # it is no operation of the model, and must not be counted as one
                 return found.new_empty(()).expand(self._sizes(index, entry, found))
 
@@ -154,6 +157,18 @@ def pass_through(value: Any, *_: Any, **__: Any) -> Any:
     :param value: The argument.
     """
     return value
+
+
+def pass_to_be_overwritten(value: Any, *_: Any, **__: Any) -> Any:
+    """
+    Returns the first argument, or a copy, where the module's result is overwritten by what comes after.
+
+    The gradient of what made the argument may depend on what it holds, as that of ReLU does.
+
+    :param value: The argument.
+    """
+    with torch._C.DisableTorchFunction():  # it is no operation of the model, and must not be counted as one
+        return value.clone() if value.requires_grad else value
 
 
 def zeros(at: int, sizes: Any, *args: Any, **kwargs: Any) -> Any:

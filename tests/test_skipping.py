@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -271,3 +273,54 @@ def test_what_works_in_place_behind_a_block_must_not_spoil_its_entry(name: str) 
             image(),
             ElasticityConfig(available_elasticity_dims=("depth",), depth=depth),
         )
+
+
+class Branch(nn.Module):
+    """A residual block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.norm, self.conv2 = nn.Conv2d(16, 16, 1), nn.BatchNorm2d(16), nn.Conv2d(16, 16, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(self.norm(self.conv1(x)))
+
+
+class OverwritesBehind(nn.Module):
+    """What enters the block is the result of ReLU, which its gradient depends on, and what leaves it is overwritten."""
+
+    def __init__(self, activation: nn.Module, as_module: bool) -> None:
+        super().__init__()
+        self.stem, self.block, self.head = conv_bn(3, 16), Branch(), Head(16)
+        self.activation, self.as_module = activation, as_module
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        branch = self.block
+        x = branch(x) if self.as_module else (x + branch.conv2(branch.norm(branch.conv1(x)))) * 1
+        return self.head(self.activation(x))
+
+
+@pytest.mark.parametrize("as_module", [True, False])
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_gradients_of_what_enters_a_skipped_block_survive_an_overwritten_exit(name: str, as_module: bool) -> None:
+    torch.manual_seed(0)
+    model = randomize_norms(OverwritesBehind(IN_PLACE[name], as_module))
+    depth = DepthConfig(skipped_blocks=(("stem/2/relu/0", "block/add/0" if as_module else "/mul/0"),))
+    supernet = Supernet(model, image(), ElasticityConfig(available_elasticity_dims=("depth",), depth=depth))
+    x = torch.randn(2, 3, 8, 8)
+
+    def gradient(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> Tensor:
+        module.zero_grad()
+        torch.manual_seed(1)
+        forward(x).sum().backward()
+        grad = module.get_parameter("stem.0.weight").grad
+        assert grad is not None
+        return grad.clone()
+
+    with supernet.activate(supernet.space.minimum):
+        found = gradient(model, model)
+        assert torch.equal(found, gradient(model, lambda x: model.head(model.activation(model.stem(x) * 1))))
+        if as_module:
+            small = extract(supernet, supernet.active)
+            assert torch.equal(found, gradient(small, small))

@@ -101,6 +101,17 @@ def _overwrites(graph: ModelGraph, exit_value: int, entries: Iterable[int]) -> b
     return _spoils(graph, after, before, end) or _spoils(graph, before, after, end)
 
 
+def is_overwritten(graph: ModelGraph, value: int) -> bool:
+    """
+    Returns whether an operation writes into a tensor or a view of it.
+
+    :param graph: The traced model.
+    :param value: Index of the tensor.
+    """
+    family = _family(graph, [value])
+    return any(graph.ops[op].overwrites == one for one in family for op in graph.consumers.get(one, ()))
+
+
 def _family(graph: ModelGraph, values: Iterable[int]) -> set[int]:
     """Returns tensors and their views."""
     found: set[int] = set()
