@@ -18,6 +18,7 @@ from bootstrapnas_ext.config import (
     NNCFConfig,
     input_infos,
 )
+from bootstrapnas_ext.config.block import BOOTSTRAP_NAS, other_algorithms, places
 from bootstrapnas_ext.deployment import Deployed, deploy
 from bootstrapnas_ext.errors import CheckpointError, ConfigError, warn
 from bootstrapnas_ext.evaluation import has_norm_statistics
@@ -33,7 +34,6 @@ from bootstrapnas_ext.unheeded import unheeded_settings
 
 TModel = TypeVar("TModel", bound=nn.Module)
 TController = TypeVar("TController", bound="BootstrapNASController")
-BOOTSTRAP_NAS = "bootstrapNAS"
 
 
 class Controller(Protocol):
@@ -76,6 +76,7 @@ def create_compressed_model(
     Turns a model into what the config's algorithm makes of it, in place, with NNCF 2.x's signature.
 
     The algorithm is ``bootstrapNAS`` if the config has that block, else the one that ``compression.algorithm`` names.
+    Others beside it are left out with a warning, where NNCF 2's function put several together.
 
     .. code-block:: python
 
@@ -114,12 +115,20 @@ def create_compressed_model(
     return controller, model
 
 
+_INSTEAD = {
+    "quantization": "quantize what `extract` returns, or what `export_model` writes, with `nncf.quantize`",
+    "knowledge_distillation": "write `training.distillation` with the source 'input_model' in the block 'bootstrapNAS'",
+}
+
+
 def _algorithm_name(config: NNCFConfig) -> str:
-    if BOOTSTRAP_NAS in config:
+    names = other_algorithms(config)
+    if places(config):
+        for name in names:
+            hint = _INSTEAD.get(name, "apply it to what `extract` returns")
+            warn(f"$.compression: {name!r} is left out, since this function makes super-networks only; {hint}")
         return BOOTSTRAP_NAS
-    blocks = config.get("compression", [])
-    names = [block.get("algorithm") for block in (blocks if isinstance(blocks, list) else [blocks])]
-    if len(names) != 1 or not isinstance(names[0], str):
+    if len(names) != 1:
         msg = (
             f"$: the config must name one algorithm, by a 'bootstrapNAS' block or by compression.algorithm, but got "
             f"{names}. Registered: {', '.join(ALGORITHMS)}"

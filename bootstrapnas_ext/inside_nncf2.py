@@ -13,9 +13,7 @@ Imported with the package where NNCF 2 is installed, so that NNCF knows the algo
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any
 
 from torch import nn
@@ -23,19 +21,12 @@ from torch import nn
 from bootstrapnas_ext import _nncf
 from bootstrapnas_ext._nncf import algorithms2
 from bootstrapnas_ext._nncf.network import dummy_forward, example_arguments
-from bootstrapnas_ext.config import (
-    BNAdaptationInitArgs,
-    BootstrapNASConfig,
-    ModelEvaluationArgs,
-    NNCFConfig,
-    NNCFExtraConfigStruct,
-)
-from bootstrapnas_ext.config.keys import NASBlock
-from bootstrapnas_ext.config.nncf_config import first_of_batch
-from bootstrapnas_ext.errors import ConfigError, ModelError
+from bootstrapnas_ext.config import BootstrapNASConfig, NNCFConfig
+from bootstrapnas_ext.config.block import BOOTSTRAP_NAS
+from bootstrapnas_ext.errors import ModelError
 from bootstrapnas_ext.example import from_forward
 from bootstrapnas_ext.extraction import extract
-from bootstrapnas_ext.flow import BOOTSTRAP_NAS, BootstrapNASController, make_controller
+from bootstrapnas_ext.flow import BootstrapNASController, make_controller
 from bootstrapnas_ext.inputs import ExampleInput
 
 
@@ -129,36 +120,8 @@ class NNCFController(BootstrapNASController, algorithms2.PTCompressionAlgorithmC
 
 
 def _build(network: nn.Module, config: Any) -> NNCFController:
-    typed = BootstrapNASConfig.from_nncf({**config, BOOTSTRAP_NAS: _block(config)})
-    return make_controller(NNCFController, network, typed, _own_config(config), _example(network))
-
-
-def _block(config: Mapping[str, Any]) -> Any:
-    """Returns what the config says about this algorithm, in a block of its own or in that of all algorithms."""
-    compression = config.get("compression", [])
-    blocks = [compression] if isinstance(compression, dict) else compression
-    own = [block for block in blocks if block["algorithm"] == BOOTSTRAP_NAS]
-    if own and BOOTSTRAP_NAS in config:
-        msg = (
-            f"$: the config must have one block for the algorithm {BOOTSTRAP_NAS!r}, but got one in 'compression' and "
-            "one of its own at the top; remove one"
-        )
-        raise ConfigError(msg)
-    return {key: value for key, value in own[0].items() if key != "algorithm"} if own else config[BOOTSTRAP_NAS]
-
-
-def _own_config(config: Any) -> NNCFConfig:
-    """Returns NNCF's config as this package's, with the objects that travel with it."""
-    own = NNCFConfig(copy.deepcopy(dict(config)))
-    structs: list[NNCFExtraConfigStruct] = []
-    if config.has_extra_struct(algorithms2.BNAdaptationInitArgs):
-        data = config.get_extra_struct(algorithms2.BNAdaptationInitArgs)
-        loader = data.data_loader
-        structs.append(BNAdaptationInitArgs(loader, data.device, getattr(loader, "get_inputs", first_of_batch)))
-    if config.has_extra_struct(algorithms2.ModelEvaluationArgs):
-        structs.append(ModelEvaluationArgs(config.get_extra_struct(algorithms2.ModelEvaluationArgs).eval_fn))
-    own.register_extra_structs(structs)
-    return own
+    own = NNCFConfig.from_dict(config)
+    return make_controller(NNCFController, network, BootstrapNASConfig.from_nncf(own), own, _example(network))
 
 
 def _example(network: nn.Module) -> ExampleInput:
@@ -167,4 +130,4 @@ def _example(network: nn.Module) -> ExampleInput:
     return ExampleInput(*example_arguments(network)) if forward is None else from_forward(network, forward)
 
 
-algorithms2.register(BOOTSTRAP_NAS, algorithms2.builder_of(_build), [one.name for one in fields(NASBlock)])
+algorithms2.register(BOOTSTRAP_NAS, algorithms2.builder_of(_build))

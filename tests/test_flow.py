@@ -206,6 +206,35 @@ def test_an_algorithm_from_outside_is_found_by_its_name(net: Net) -> None:
     assert torch.equal(model.head.weight, before * 2)
 
 
+@pytest.mark.parametrize("wrap", [lambda block: block, lambda block: [block]])
+def test_the_block_may_stand_among_the_compression_algorithms(net: Net, wrap: Any) -> None:
+    narrow = {"training": {"elasticity": {"width": {"width_multipliers": [1, 0.5]}}}}
+    info = {"sample_size": [1, 3, 8, 8]}
+    given = {"input_info": info, "compression": wrap({"algorithm": "bootstrapNAS", **narrow})}
+    expected = create_compressed_model(Net(), config(**narrow))[0].supernet.space
+    # as read, and as a dictionary that was not read by `from_dict`
+    for settings in (NNCFConfig.from_dict(given), NNCFConfig(given), given):
+        controller, _ = create_compressed_model(net, settings)
+        assert controller.supernet.space == expected
+        controller.supernet.release()
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("quantization", "quantize what `extract` returns"),
+        ("knowledge_distillation", r"write `training\.distillation` with the source 'input_model'"),
+        ("filter_pruning", "apply it to what `extract` returns"),
+    ],
+)
+def test_other_algorithms_are_left_out_with_a_warning_that_says_what_to_do(net: Net, name: str, hint: str) -> None:
+    settings = config()
+    settings["compression"] = {"algorithm": name}
+    with pytest.warns(UserWarning, match=rf"^\$\.compression: {name!r} is left out, .*; {hint}") as caught:
+        create_compressed_model(net, settings)
+    assert [one.filename for one in caught] == [__file__]
+
+
 def test_an_unknown_algorithm_is_an_error(net: Net) -> None:
     settings = NNCFConfig.from_dict({"compression": {"algorithm": "bootstrapNSA"}})
     with pytest.raises(RegistryError, match="Did you mean 'bootstrapNAS'"):

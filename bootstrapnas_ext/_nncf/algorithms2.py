@@ -5,14 +5,13 @@ Only imported where NNCF 2 is installed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from nncf.api.compression import CompressionStage
 from nncf.common.statistics import NNCFStatistics
 from nncf.config import schema
-from nncf.config.structures import BNAdaptationInitArgs, ModelEvaluationArgs
 from nncf.torch import composite_compression, model_creation
 from nncf.torch.algo_selector import PT_COMPRESSION_ALGORITHMS
 from nncf.torch.compression_method_api import (
@@ -23,9 +22,7 @@ from nncf.torch.compression_method_api import (
 from nncf.torch.graph.transformations.layout import PTTransformationLayout
 
 __all__ = [
-    "BNAdaptationInitArgs",
     "CompressionStage",
-    "ModelEvaluationArgs",
     "NNCFStatistics",
     "PTCompressionAlgorithmController",
     "builder_of",
@@ -85,28 +82,22 @@ def builder_of(build: Build) -> type[PTCompressionAlgorithmBuilder]:
     return Builder
 
 
-def register(name: str, builder: type[PTCompressionAlgorithmBuilder], keys: Iterable[str]) -> None:
+def register(name: str, builder: type[PTCompressionAlgorithmBuilder]) -> None:
     """
     Makes an algorithm known to NNCF, by its name in the block ``compression`` and by a block of that name.
 
     :param name: The name.
-    :param builder: Its builder.
-    :param keys: Of its block in a config; what they hold, the builder must check.
+    :param builder: Its builder, which must check the block in a config: NNCF's messages do not say what is wrong where.
     """
     PT_COMPRESSION_ALGORITHMS.register(name)(builder)
-    _describe(name, keys)
+    schema.REF_VS_ALGO_SCHEMA[name] = {
+        "type": "object",
+        "properties": {"algorithm": {"const": name}},
+        "required": ["algorithm"],
+    }
     # NNCF reads names of algorithms from one block only, and there is no registration for others.
     for module in (model_creation, composite_compression):
         module.extract_algorithm_names = _names_with_block(name, module.extract_algorithm_names)
-
-
-def _describe(name: str, keys: Iterable[str]) -> None:
-    schema.REF_VS_ALGO_SCHEMA[name] = {
-        "type": "object",
-        "properties": {"algorithm": {"const": name}, **{key: {"type": "object"} for key in keys}},
-        "required": ["algorithm"],
-        "additionalProperties": False,
-    }
 
 
 def _names_with_block(name: str, names: Callable[[Any], list[str]]) -> Callable[[Any], list[str]]:

@@ -6,10 +6,10 @@ import copy
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from bootstrapnas_ext.config.block import BOOTSTRAP_NAS, Path
 from bootstrapnas_ext.config.rules import Violation
 
 Block = dict[str, Any]
-Path = tuple[str | int, ...]
 
 
 class Translation(NamedTuple):
@@ -24,10 +24,9 @@ class Translation(NamedTuple):
     changes: tuple[Violation, ...]
 
 
-_BLOCK = "bootstrapNAS"
-_TRAINING: Path = (_BLOCK, "training")
+_TRAINING: Path = (BOOTSTRAP_NAS, "training")
 _ELASTICITY: Path = (*_TRAINING, "elasticity")
-_SEARCH: Path = (_BLOCK, "search")
+_SEARCH: Path = (BOOTSTRAP_NAS, "search")
 _STAGES: Path = (*_TRAINING, "schedule", "list_stage_descriptions")
 
 _RENAMED: dict[Path, dict[str, str]] = {
@@ -77,7 +76,8 @@ def translate(config: Any) -> Translation:
 
     :param config: A JSON-like dictionary.
     """
-    result = {**config, _BLOCK: copy.deepcopy(config[_BLOCK])} if _at(config, (_BLOCK,)) else config
+    block = _at(config, (BOOTSTRAP_NAS,))
+    result = {**config, BOOTSTRAP_NAS: copy.deepcopy(block)} if block else config
     return Translation(result, tuple(_changes(result)))
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, NamedTuple, NoReturn, TypeVar, cast
 
+from bootstrapnas_ext.config.block import BOOTSTRAP_NAS, as_given, at_top_level, places
 from bootstrapnas_ext.config.keys import InputInfo, TopLevel
 from bootstrapnas_ext.config.nncf2 import translate
 from bootstrapnas_ext.config.rules import Scopes, TopLevelScope, scope_list
@@ -88,12 +89,16 @@ class NNCFConfig(dict[str, Any]):
     def from_dict(cls, nncf_dict: dict[str, Any]) -> NNCFConfig:
         """
         Returns a config with a copy of the dictionary. Words of NNCF 2 are brought into those of today, each with a
-        warning that says what to write.
+        warning that says what to write, and a block among the compression algorithms to the top level.
 
-        :param nncf_dict: JSON-like: dictionaries, lists, strings, numbers, booleans, ``None``.
+        :param nncf_dict: JSON-like: dictionaries, lists, strings, numbers, booleans, ``None``. If it is the config of
+            NNCF 2 itself, the live objects that are attached to it are taken, too.
         :raises ConfigError: If a key is unknown or a value is wrong; the message has a line for each.
         """
-        return cls(_checked(copy.deepcopy(nncf_dict)))
+        plain = dict(nncf_dict) if isinstance(nncf_dict, dict) else nncf_dict  # without objects of NNCF 2
+        result = cls(_read(copy.deepcopy(plain)).config)
+        result.register_extra_structs(_structs_of_nncf2(nncf_dict))
+        return result
 
     @classmethod
     def from_json(cls, path: str | PathLike[str]) -> NNCFConfig:
@@ -103,7 +108,7 @@ class NNCFConfig(dict[str, Any]):
         :param path: Path of the file.
         :raises ConfigError: If the file cannot be read or is not JSON, a key is unknown, or a value is wrong.
         """
-        return cls(_checked(_load_json(Path(path)), source=str(path)))
+        return cls(_read(_load_json(Path(path)), source=str(path)).config)
 
     def register_extra_structs(self, struct_list: Iterable[NNCFExtraConfigStruct]) -> None:
         """
@@ -169,12 +174,12 @@ class BootstrapNASConfig:
         :param config: An :class:`NNCFConfig` or a plain dictionary of the same keys.
         :raises ConfigError: If the config has no `bootstrapNAS` block, a key is unknown, or a value is wrong.
         """
-        keys = read_config(_translated(config))
+        keys = _read(config).keys
         if keys.bootstrapNAS is None:
             msg = "$: 'bootstrapNAS' is missing; give it, at least as \"bootstrapNAS\": {} for all defaults"
             raise ConfigError(msg)
         training = _with_top_level_scopes(keys.bootstrapNAS.training, keys)
-        return cls(training, keys.bootstrapNAS.search, input_infos(config))
+        return cls(training, keys.bootstrapNAS.search, _input_infos(keys))
 
 
 def _with_top_level_scopes(training: TrainingConfig, keys: TopLevel) -> TrainingConfig:
@@ -196,7 +201,11 @@ def input_infos(config: dict[str, Any]) -> tuple[InputInfo, ...]:
     :param config: An :class:`NNCFConfig` or a plain dictionary of the same keys.
     :raises ConfigError: If a key is unknown, or a value is wrong.
     """
-    inputs = read_config(translate(config).config).input_info or ()
+    return _input_infos(_read(config, tell=False).keys)
+
+
+def _input_infos(keys: TopLevel) -> tuple[InputInfo, ...]:
+    inputs = keys.input_info or ()
     return (inputs,) if isinstance(inputs, InputInfo) else inputs
 
 
@@ -229,27 +238,53 @@ def register_default_init_args(
     :return: The config that was given.
     :raises ConfigError: If the config has such data already.
     """
-    wrap = getattr(train_loader, "get_inputs", first_of_batch)
-    nncf_config.register_extra_structs([BNAdaptationInitArgs(train_loader, device, wrap)])
+    nncf_config.register_extra_structs([_adaptation_args(train_loader, device)])
     if model_eval_fn is not None:
         nncf_config.register_extra_structs([ModelEvaluationArgs(model_eval_fn)])
     return nncf_config
 
 
-def _checked(config: Any, source: str = "") -> Any:
-    """Returns a config in the words of today, after a check."""
-    result = _translated(config, source)
-    read_config(result, source)
-    return result
+class _Reading(NamedTuple):
+    """
+    A config that was checked.
+
+    :param config: The dictionary in the words of today, with the block of this package at the top level.
+    :param keys: The keys that this package reads.
+    """
+
+    config: Any
+    keys: TopLevel
 
 
-def _translated(config: Any, source: str = "") -> Any:
-    """Returns a config in the words of today, after a warning for each of NNCF 2's."""
-    result, changes = translate(config)
+def _read(config: Any, source: str = "", *, tell: bool = True) -> _Reading:
+    """Checks a config, and warns of each word of NNCF 2's if it is to tell."""
     prefix = f"{source}: " if source else ""
-    for path, message in changes:
-        warn(f"{prefix}{format_path(path)}: {message}")
-    return result
+    found = places(config)
+    if len(found) > 1:
+        msg = (
+            f"{prefix}$: the config must have one block for the algorithm {BOOTSTRAP_NAS!r}, but got "
+            f"{' and '.join(map(format_path, found))}; keep one"
+        )
+        raise ConfigError(msg)
+    place = found[0] if found else (BOOTSTRAP_NAS,)
+    result, changes = translate(at_top_level(config, place))
+    for path, message in changes if tell else ():
+        warn(f"{prefix}{format_path(as_given(path, place))}: {message}")
+    return _Reading(result, read_config(result, source, place))
+
+
+def _structs_of_nncf2(config: Any) -> Iterator[NNCFExtraConfigStruct]:
+    """Yields the live objects of a config of NNCF 2 as this package's; nothing if it is another dictionary."""
+    given = {one.get_id(): one for one in getattr(config, "get_all_extra_structs", list)()}
+    data, evaluation = given.get("bn_adaptation_init_args"), given.get("model_evaluation_args")
+    if data is not None:
+        yield _adaptation_args(data.data_loader, data.device)
+    if evaluation is not None:
+        yield ModelEvaluationArgs(evaluation.eval_fn)
+
+
+def _adaptation_args(loader: Iterable[Any], device: str | None) -> BNAdaptationInitArgs:
+    return BNAdaptationInitArgs(loader, device, getattr(loader, "get_inputs", first_of_batch))
 
 
 def _load_json(path: Path) -> Any:

@@ -14,12 +14,12 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 from jsonschema.validators import extend
 
+from bootstrapnas_ext.config.block import BOOTSTRAP_NAS, Path, as_given
 from bootstrapnas_ext.config.keys import TopLevel
 from bootstrapnas_ext.config.rules import Checked, HasRules, Violation, suggest
 from bootstrapnas_ext.config.schema import Schema, json_schema, objects, type_in_words
 from bootstrapnas_ext.errors import ConfigError
 
-Path = tuple[str | int, ...]
 Keys = TypeVar("Keys", bound=TopLevel)
 
 _LONGEST_VALUE = 80
@@ -45,24 +45,26 @@ _MESSAGES = {
 }
 
 
-def read_config(config: Any, source: str = "") -> TopLevel:
+def read_config(config: Any, source: str = "", place: Path = (BOOTSTRAP_NAS,)) -> TopLevel:
     """
     Checks a config and returns the keys that this package reads.
 
     :param config: A JSON-like dictionary.
     :param source: What the lines of an error begin with, for example a file name.
+    :param place: Where the block of this package was in the config that the user has given.
     :raises ConfigError: With one line for each violation; those that cause others come first.
     """
-    return read_keys(TopLevel, config, source)
+    return read_keys(TopLevel, config, source, place)
 
 
-def read_keys(keys: type[Keys], config: Any, source: str = "") -> Keys:
+def read_keys(keys: type[Keys], config: Any, source: str = "", place: Path = (BOOTSTRAP_NAS,)) -> Keys:
     """
     Checks a config that may have keys of a program's own beside those of this package, and returns them.
 
     :param keys: A dataclass derived from :class:`TopLevel`, or that itself.
     :param config: A JSON-like dictionary.
     :param source: What the lines of an error begin with, for example a file name.
+    :param place: Where the block of this package was in the config that the user has given.
     :raises ConfigError: With one line for each violation; those that cause others come first.
     """
     schema = json_schema(cast(type, keys))  # mypy does not see that a class is hashable
@@ -73,7 +75,7 @@ def read_keys(keys: type[Keys], config: Any, source: str = "") -> Keys:
     result = reader.read(keys, config, ())
     if reader.violations:
         prefix = f"{source}: " if source else ""
-        lines = [f"{prefix}{format_path(path)}: {message}" for path, message in reader.violations]
+        lines = [f"{prefix}{format_path(as_given(path, place))}: {message}" for path, message in reader.violations]
         raise ConfigError("\n".join(lines))
     return cast(Keys, result)
 

@@ -71,14 +71,30 @@ def test_data_and_evaluation_come_along_with_nncfs_config() -> None:
     assert not kwargs
 
 
+def test_data_and_evaluation_come_along_to_the_packages_own_function() -> None:
+    settings = nncf.NNCFConfig.from_dict({"input_info": {"sample_size": SHAPE}, "compression": ALGORITHM})
+    batches = DataLoader(TensorDataset(images(8), torch.zeros(8)), batch_size=4)
+    nncf.torch.register_default_init_args(settings, batches, model_eval_fn=lambda _: 12.5, device="cpu")
+    controller, network = bootstrapnas_ext.create_compressed_model(net(), settings)
+    assert controller.nncf_config.get_extra_struct(ModelEvaluationArgs).eval_fn(network) == 12.5
+    struct = controller.nncf_config.get_extra_struct(BNAdaptationInitArgs)
+    assert struct.device == "cpu"
+    assert torch.equal(struct.wrap(next(iter(struct.data_loader)))[0][0], images(8)[:4])
+
+
 def test_two_blocks_are_an_error() -> None:
-    with pytest.raises(ConfigError, match="one block for the algorithm 'bootstrapNAS', but got one in 'compression'"):
+    with pytest.raises(ConfigError, match=r"'bootstrapNAS', but got \$\.bootstrapNAS and \$\.compression; keep"):
         create(net(), config(bootstrapNAS={}, compression=ALGORITHM))
 
 
 def test_a_wrong_key_is_an_error_with_its_place() -> None:
-    with pytest.raises(ConfigError, match=r"\$\.bootstrapNAS\.training\.trainign: unknown key"):
+    with pytest.raises(ConfigError, match=r"^\$\.bootstrapNAS\.training\.trainign: unknown key"):
+        create(net(), config(bootstrapNAS={"training": {"trainign": 1}}))
+    with pytest.raises(ConfigError, match=r"^\$\.compression\.training\.trainign: unknown key"):
         create(net(), config(compression={**ALGORITHM, "training": {"trainign": 1}}))
+    for key in ("trainign", "ignored_scopes"):
+        with pytest.raises(ConfigError, match=rf"^\$\.compression\[0\]\.{key}: unknown key"):
+            create(net(), config(compression=[{**ALGORITHM, key: {}}]))
 
 
 def test_the_input_model_and_extracted_ones_are_plain() -> None:
