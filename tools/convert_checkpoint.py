@@ -53,17 +53,17 @@ def run(arguments: Sequence[str]) -> None:
     config = NNCFConfig.from_json(options.config)
     classes = options.num_classes or config.get("num_classes", DEFAULT_CLASSES)
     model = create_model(options.model, classes)
-    old, block = convert(
+    old = convert(
         model,
         example_input(model, config),
         _part_of(read_checkpoint(options.elasticity), "training_algo_state"),
         _part_of(read_checkpoint(options.weights), "model_state"),
     )
-    config = with_elasticity(config, block, old.space.dimensions)
+    config = with_elasticity(config, old.elasticity, old.supernet.space.dimensions)
     # What is written is what the new config makes, not what was converted, so that it must be the same.
     controller, model = create_compressed_model(create_model(options.model, classes), config, dump_graphs=False)
-    controller.supernet.load_state_dict(old.state_dict())
-    write(options.output_dir, config, controller)
+    controller.supernet.load_state_dict(old.supernet.state_dict())
+    write(options.output_dir, config, controller, old.opened)
     console = Console()
     size = controller.supernet.space.size
     console.print(f"A super-network of {size:,} subnets.", highlight=False)
@@ -99,7 +99,7 @@ def with_elasticity(config: Mapping[str, Any], block: dict[str, Any], dims: Sequ
     return NNCFConfig.from_dict({**others, "bootstrapNAS": {**nas, "training": training}})
 
 
-def write(folder: Path, config: NNCFConfig, controller: BootstrapNASController) -> None:
+def write(folder: Path, config: NNCFConfig, controller: BootstrapNASController, opened: Mapping[str, Any]) -> None:
     """
     Writes config and super-network, for :func:`bootstrapnas_ext.training.load_supernet` and for scripts with the names
     of NNCF 2.
@@ -107,11 +107,14 @@ def write(folder: Path, config: NNCFConfig, controller: BootstrapNASController) 
     :param folder: Where to; made if it is not there.
     :param config: The config.
     :param controller: The controller of the super-network.
+    :param opened: What scripts with the names of NNCF 2 search, since it was trained.
     :raises CheckpointError: If a file cannot be written.
     """
     make_folder(folder)
+    elasticity = ElasticityController(controller)
+    elasticity.multi_elasticity_handler.load_state(opened)
     save_checkpoint(folder / SUPERNET, {"supernet": controller.supernet.state_dict()})
-    save_tensors(folder / ELASTICITY, ElasticityController(controller).get_compression_state())
+    save_tensors(folder / ELASTICITY, elasticity.get_compression_state())
     save_tensors(folder / WEIGHTS, controller.supernet.model.state_dict())
     write_json(folder / CONFIG, config)
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from bootstrapnas_ext.config import ElasticityConfig
+from bootstrapnas_ext.config.block import Path
 from bootstrapnas_ext.config.rules import REGEX, TYPE, TopLevelScope, scope_list, suggest
-from bootstrapnas_ext.config.validation import Path, format_path
+from bootstrapnas_ext.config.validation import format_path
 from bootstrapnas_ext.elasticity.base import layer_name
 from bootstrapnas_ext.errors import ConfigError
 from bootstrapnas_ext.graph import ModelGraph, Op

@@ -2,6 +2,8 @@
 Makes a super-network's checkpoint with NNCF 2.19 itself, and what 20 of its subnets compute.
 
     NNCF_TORCH_LEGACY_TRACING=1 python -m tests.tools.make_nncf2_checkpoint tests/tools/nncf2_checkpoint
+
+After another folder, the files of a training are written there.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import torch
 from nncf import NNCFConfig
+from nncf.experimental.torch.nas.bootstrapNAS import EpochBasedTrainingAlgorithm
 from nncf.experimental.torch.nas.bootstrapNAS.training.model_creator_helpers import (
     create_compressed_model_from_algo_names,
 )
@@ -28,6 +31,7 @@ def main(folder: Path) -> None:
 
     :param folder: Where to; made if it is not there.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     random.seed(0)
     config = NNCFConfig.from_dict(CONFIG)
@@ -54,12 +58,31 @@ def main(folder: Path) -> None:
             outputs.append(network(images))
         flops.append(handler.count_flops_and_weights_for_active_subnet())
     handler.activate_supernet()
-    folder.mkdir(parents=True, exist_ok=True)
     torch.save(controller.get_compression_state(), folder / "last_elasticity.pth")
     torch.save(network.state_dict(), folder / "last_model_weights.pth")
     found = {"images": images, "subnets": subnets, "outputs": torch.stack(outputs), "flops": flops}
     torch.save(found, folder / "outputs.pth")
 
 
+def train(folder: Path) -> None:
+    """
+    Writes the files of a whole training whose last stage opens a part, and ``space.pth``, the search space after it.
+
+    :param folder: Where to.
+    """
+    stage = {"train_dims": ["width", "depth"], "width_indicator": 2, "depth_indicator": 1, "epochs": 1}
+    block = CONFIG["bootstrapNAS"]["training"]
+    training = {**block, "schedule": {"list_stage_descriptions": [stage]}}
+    config = NNCFConfig.from_dict({**CONFIG, "bootstrapNAS": {"training": training}})
+    network = create_nncf_network(Net(), config)
+    algorithm = EpochBasedTrainingAlgorithm.from_config(network, config)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    folder.mkdir(parents=True, exist_ok=True)
+    algorithm.run(lambda *_: None, [0], lambda *_: (1.0, 1.0, 1.0), [0], optimizer, str(folder))
+    torch.save(algorithm.elasticity_ctrl.multi_elasticity_handler.get_search_space(), folder / "space.pth")
+
+
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    if len(sys.argv) > 2:
+        train(Path(sys.argv[2]))

@@ -52,7 +52,7 @@ def made_by_nncf2(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
     if request.param == "bundled":
         return BUNDLED
     folder = tmp_path_factory.mktemp("nncf2")
-    command = [sys.executable, "-m", "tests.tools.make_nncf2_checkpoint", str(folder)]
+    command = [sys.executable, "-m", "tests.tools.make_nncf2_checkpoint", str(folder), str(folder / "training")]
     environment = {**os.environ, "NNCF_TORCH_LEGACY_TRACING": "1"}
     subprocess.run(command, cwd=HERE.parents[1], env=environment, check=True, capture_output=True)
     return folder
@@ -132,13 +132,132 @@ def test_scripts_with_old_names_read_what_was_written(run: Callable[..., tuple[i
         torch.testing.assert_close(found, outputs, atol=1e-5, rtol=1e-5)
 
 
-def test_the_checkpoint_that_holds_a_whole_training(run: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
+def bundled_state() -> dict[str, Any]:
+    """The bundled state, with plain values only, so that it can be saved again."""
     state = read_checkpoint(BUNDLED / "last_elasticity.pth")
+    del state["ctrl_state"]["elasticity"]["compression_stage"]
+    return state
+
+
+def changed(folder: Path, change: Callable[[dict[str, Any], dict[str, Any]], None]) -> Path:
+    """A folder with other states of the dimensions, of their builders and their handlers."""
+    state = bundled_state()
+    handlers = state["ctrl_state"]["multi_elasticity_handler_state"]
+    change(state["builder_state"]["elasticity"]["builder_states"], handlers)
+    shutil.copy(BUNDLED / "last_model_weights.pth", folder)
+    torch.save(state, folder / "last_elasticity.pth")
+    return folder
+
+
+def search_space(folder: Path) -> dict[str, Any]:
+    """What scripts with old names search in converted files."""
+    config, files = NNCFConfig.from_json(folder / "config.json"), ("last_elasticity.pth", "last_model_weights.pth")
+    space: dict[str, Any] = TrainedSuperNet.from_checkpoint(
+        Net(), config, *(folder / name for name in files)
+    ).get_search_space()
+    return space
+
+
+@pytest.mark.parametrize(
+    ("enabled", "width", "depth", "expected"),
+    [
+        (("width", "kernel", "depth"), 2, 1, {"width": {0: [8, 6], 1: [16, 14], 2: [16, 14]}, "depth": [[1], []]}),
+        (("width",), 3, 9, {"width": {0: [8, 6, 4], 1: [16, 14, 12], 2: [16, 14, 12]}}),
+        (("depth",), -1, 9, {"depth": [[1], [0, 1], []]}),
+        (("depth",), -1, 0, {"depth": [[]]}),
+    ],
+)
+def test_only_what_training_had_opened_is_proposed(
+    run: Callable[..., tuple[int, str]],
+    tmp_path: Path,
+    enabled: tuple[str, ...],
+    width: int,
+    depth: int,
+    expected: dict[str, Any],
+) -> None:
+    def restrict(_: Any, handlers: dict[str, Any]) -> None:
+        handlers["is_handler_enabled_map"] = {dim: dim in enabled for dim in ("width", "kernel", "depth")}
+        handlers["states_of_handlers"]["width"]["width_num_params_indicator"] = width
+        handlers["states_of_handlers"]["depth"]["depth_indicator"] = depth
+
+    assert run(changed(tmp_path, restrict))[0] == 0
+    found = search_space(tmp_path / "out")
+    assert set(found) == set(enabled)
+    assert {dim: values for dim, values in found.items() if dim != "kernel"} == expected
+
+
+def test_the_checkpoint_that_holds_a_whole_training(run: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
+    state = bundled_state()
     builder = {"progressive_shrinking": {"elasticity_builder_state": state["builder_state"]}}
+    controller = {"elasticity_controller_compression_state": state["ctrl_state"]}
     weights = torch.load(BUNDLED / "last_model_weights.pth", weights_only=True)
+    whole = {"training_algo_state": {"builder_state": builder, "ctrl_state": controller}, "model_state": weights}
     for name in ("last_elasticity.pth", "last_model_weights.pth"):
-        torch.save({"training_algo_state": {"builder_state": builder}, "model_state": weights}, tmp_path / name)
+        torch.save(whole, tmp_path / name)
     assert run(tmp_path)[0] == 0
+
+
+@pytest.mark.skipif(not has_nncf2(), reason="NNCF 2.19 is not installed")
+@pytest.mark.parametrize("made_by_nncf2", ["made"], indirect=True)
+def test_files_of_a_training_with_nncf2_itself(
+    made_by_nncf2: Path, run: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    training = made_by_nncf2 / "training"
+    assert run(training)[0] == 0
+    assert search_space(tmp_path / "out") == torch.load(training / "space.pth", weights_only=True)
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    for name in ("last_elasticity.pth", "last_model_weights.pth"):
+        shutil.copy(training / "supernet_last.pth", whole / name)
+    assert run(whole)[0] == 0
+    assert search_space(tmp_path / "out") == torch.load(training / "space.pth", weights_only=True)
+
+
+def test_weights_of_a_parallel_model(run: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
+    weights = torch.load(BUNDLED / "last_model_weights.pth", weights_only=True)
+    shutil.copy(BUNDLED / "last_elasticity.pth", tmp_path)
+    torch.save({f"module.{name}": value for name, value in weights.items()}, tmp_path / "last_model_weights.pth")
+    assert run(tmp_path)[0] == 0
+    assert run(BUNDLED)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda parts, _: parts.clear(), "The checkpoint has nothing elastic"),
+        (
+            lambda parts, _: parts.update(width={}),
+            r"builder_states\.width: 'grouped_node_names_to_prune' is a required property; give that file",
+        ),
+        (
+            lambda parts, _: parts["depth"].update(skipped_blocks=[["a", "b"]]),
+            r"depth\.skipped_blocks\[0\]: \['a', 'b'\] is not of type 'object'",
+        ),
+        (lambda parts, _: parts.update(depth=None), r"builder_states\.depth: None is not of type 'object'"),
+        (
+            lambda parts, _: parts["depth"].update(skipped_blocks_dependencies={0: [2]}),
+            "there are 2 blocks, but a row of others",
+        ),
+        (
+            lambda parts, _: parts["width"]["elasticity_params"].update(overwrite_groups_widths=[[8, 4]]),
+            "there are 3 groups of layers, but widths of 1",
+        ),
+        (lambda _, handlers: handlers.clear(), "'is_handler_enabled_map' is a required property"),
+        (lambda _, handlers: handlers["states_of_handlers"].pop("depth"), "no state of the dimension 'depth'"),
+        (
+            lambda _, handlers: handlers["states_of_handlers"]["depth"].update(depth_indicator="x" * 300),
+            r"depth_indicator: 'x{199}\.\.\.",
+        ),
+    ],
+)
+def test_a_state_that_is_not_whole_is_one_error(
+    run: Callable[..., tuple[int, str]], tmp_path: Path, change: Any, message: str
+) -> None:
+    code, output = run(changed(tmp_path, change))
+    assert code == 2
+    assert re.search(message, output)
+    assert output.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_stages_train_what_there_is() -> None:
@@ -170,7 +289,7 @@ def damaged(folder: Path, change: str) -> Path:
     for name in ("last_elasticity.pth", "last_model_weights.pth"):
         shutil.copy(BUNDLED / name, folder)
     weights = torch.load(folder / "last_model_weights.pth", weights_only=True)
-    state = read_checkpoint(folder / "last_elasticity.pth")
+    state = bundled_state()
     parts = state["builder_state"]["elasticity"]["builder_states"]
     matrix = next(name for name in weights if "7to5_matrix" in name)
     if change == "missing":
@@ -191,7 +310,7 @@ def damaged(folder: Path, change: str) -> Path:
     if change in ("no matrix", "other matrix"):
         torch.save(weights, folder / "last_model_weights.pth")
     if change in ("other layer", "other block"):
-        torch.save({"builder_state": state["builder_state"]}, folder / "last_elasticity.pth")
+        torch.save(state, folder / "last_elasticity.pth")
     return folder
 
 
@@ -200,7 +319,10 @@ def damaged(folder: Path, change: str) -> Path:
     [
         ("missing", r"There is no checkpoint at .*last_elasticity\.pth; check the path"),
         ("code", r"last_elasticity\.pth is damaged, or holds more than tensors and plain values"),
-        ("no state", "must be the `last_elasticity.pth` of a super-network of NNCF 2, but it has no 'builder_state'"),
+        (
+            "no state",
+            r"must be the `last_elasticity\.pth` of .* NNCF 2, .*, but \$: 'builder_state' is a required property",
+        ),
         ("no matrix", r"is of another model: it has no matrix for kernel 5 of 'blocks\.0\.conv2'"),
         ("other matrix", r"is of another model: 'blocks\.0\.conv1' has a kernel of 5 there, but cannot have it here"),
         ("other layer", r"is of another model: it has the layer 'Net/NNCFConv2d\[head\]/conv2d_0', which the model"),

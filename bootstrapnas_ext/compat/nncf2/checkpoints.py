@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from bootstrapnas_ext.compat.nncf2.states import Stored, read_state
 from bootstrapnas_ext.config import BootstrapNASConfig
 from bootstrapnas_ext.elasticity.kernel import CropHook
 from bootstrapnas_ext.errors import CheckpointError
@@ -58,9 +60,22 @@ def is_of_nncf2(state: Mapping[str, Any]) -> bool:
     return "builder_state" in state
 
 
-def convert(
-    model: nn.Module, example: ExampleInput, state: Mapping[str, Any], weights: Mapping[str, Any]
-) -> tuple[Supernet, dict[str, Any]]:
+class Converted(NamedTuple):
+    """
+    What a super-network of NNCF 2 has become.
+
+    :param supernet: The super-network, with its weights.
+    :param elasticity: The block of a config that makes the same again.
+    :param opened: Which dimensions and which values of each choice the last stage of training had opened, as the
+        state of a :class:`MultiElasticityHandler`.
+    """
+
+    supernet: Supernet
+    elasticity: dict[str, Any]
+    opened: dict[str, Any]
+
+
+def convert(model: nn.Module, example: ExampleInput, state: Mapping[str, Any], weights: Mapping[str, Any]) -> Converted:
     """
     Makes the super-network that NNCF 2 had made of a model, with its weights.
 
@@ -68,13 +83,15 @@ def convert(
     :param example: What to call it with.
     :param state: The content of ``last_elasticity.pth``, or ``training_algo_state`` of ``supernet_last.pth``.
     :param weights: The content of ``last_model_weights.pth``, or ``model_state`` of ``supernet_last.pth``.
-    :return: The super-network, and the ``elasticity`` block of a config that makes the same again.
     :raises CheckpointError: If these are not NNCF 2's, or those of another model.
     """
-    parts = _builder_states(state)
+    stored = read_state(state)
     own_weights, matrices = _sorted_out(weights)
     _check_weights(model, own_weights)
-    block = _elasticity(parts, model)
+    block = _elasticity(stored.parts, model)
+    if not block["available_elasticity_dims"]:
+        msg = "The checkpoint has nothing elastic, so that there is no super-network to convert."
+        raise CheckpointError(msg)
     config = BootstrapNASConfig.from_nncf({"bootstrapNAS": {"training": {"elasticity": block}}})
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*has names of NNCF 2")  # what is returned has those of today
@@ -84,27 +101,15 @@ def convert(
     except BaseException:
         supernet.release()
         raise
-    return supernet, _with_own_names(block, supernet)
-
-
-def _builder_states(state: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Returns what each dimension was built from, by its name."""
-    try:
-        builder = state["builder_state"]
-        if "progressive_shrinking" in builder:
-            builder = builder["progressive_shrinking"]["elasticity_builder_state"]
-        parts: Mapping[str, Any] = builder["elasticity"]["builder_states"]
-    except (KeyError, TypeError) as error:
-        msg = f"The elasticity must be the `last_elasticity.pth` of a super-network of NNCF 2, but it has no {error}."
-        raise CheckpointError(msg) from error
-    return parts
+    return Converted(supernet, _with_own_names(block, supernet), _opened(supernet, stored, block))
 
 
 def _sorted_out(weights: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[tuple[str, int], Tensor]]:
     """Returns the model's own weights, and the matrix of each layer and smaller kernel size."""
     own: dict[str, Tensor] = {}
     matrices: dict[tuple[str, int], Tensor] = {}
-    for name, tensor in weights.items():
+    for given, tensor in weights.items():
+        name = given.removeprefix("module.")  # of a parallel model
         found = _MATRIX.fullmatch(name)
         if found is not None:
             matrices[found["module"], int(found["size"])] = tensor
@@ -208,6 +213,37 @@ def _load(supernet: Supernet, weights: Mapping[str, Tensor], matrices: dict[tupl
         msg = f"The checkpoint is of another model: {layer!r} has a kernel of {smaller} there, but cannot have it here."
         raise CheckpointError(msg)
     supernet.model.load_state_dict(weights, strict=False)
+
+
+def _opened(supernet: Supernet, stored: Stored, block: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the state of a handler that proposes what NNCF 2's last stage of training had opened."""
+    dims = set(supernet.space.dimensions)
+    most = stored.handlers.get("width", {}).get("width_num_params_indicator", -1)
+    counts = {one.name: len(one.values) for one in supernet.space.choices}
+    for choice in supernet.space.choices:
+        if choice.dimension == "width" and most > 0:
+            counts[choice.name] = min(most, len(choice.values))
+    if "depth" in dims:
+        counts |= _open_depths(supernet, stored, block["depth"]["skipped_blocks"])
+    # Where none is enabled, no stage has begun, and all may change.
+    return {"dims": sorted(dims.intersection(stored.enabled) or dims), "open": counts}
+
+
+def _open_depths(supernet: Supernet, stored: Stored, blocks: Sequence[Sequence[str]]) -> dict[str, int]:
+    """Returns how many values of each choice were open: of blocks in a row, the last ones could be skipped."""
+    part, most = stored.parts["depth"], stored.handlers["depth"]["depth_indicator"]
+    rows = part["skipped_blocks_dependencies"].values()
+    opened = {
+        part["skipped_blocks"][index]["end_node_name"] for row in rows for index in row[max(len(row) - most, 0) :]
+    }
+    own = supernet.config.depth.skipped_blocks or ()
+    ends = {last for (_, last), (_, old) in zip(own, blocks, strict=True) if old in opened}
+    graph = supernet.graph
+    chains = {name: chain for one in supernet.elasticities for name, chain in one.blocks.items()}
+    return {
+        name: 1 + sum(1 for _ in takewhile(lambda block: graph.ops[block.ops[-1]].name in ends, reversed(chain)))
+        for name, chain in chains.items()
+    }
 
 
 def _with_own_names(block: dict[str, Any], supernet: Supernet) -> dict[str, Any]:
