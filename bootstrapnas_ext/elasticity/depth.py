@@ -7,14 +7,29 @@ first, as in Once-for-all (Cai et al., 2020, https://arxiv.org/abs/1908.09791).
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 from bootstrapnas_ext.config import DepthConfig, ElasticityConfig
 from bootstrapnas_ext.elasticity.base import ELASTICITIES, ActiveSubnet, Elasticity, Refused, StaticLayer
-from bootstrapnas_ext.elasticity.scopes import Exclusion
+from bootstrapnas_ext.elasticity.scopes import Exclusion, json_path
 from bootstrapnas_ext.errors import ModelError
 from bootstrapnas_ext.graph import ModelGraph, Propagation
 from bootstrapnas_ext.graph.blocks import Block, Chain, block_between, find_blocks, find_chains, without_overwriting
 from bootstrapnas_ext.space import Choice
+
+
+class BlockError(ModelError):
+    """
+    A block of ``skipped_blocks`` that must run.
+
+    :param index: Its position there.
+    :param reason: Why.
+    """
+
+    def __init__(self, index: int, reason: str) -> None:
+        super().__init__(f"{json_path('depth', 'skipped_blocks', index)}: {reason}")
+        self.index = index
+        self.reason = reason
 
 
 @ELASTICITIES.register("depth")
@@ -31,19 +46,24 @@ def elastic_depth(
     """
     graph = propagation.graph
     exclusion = Exclusion(graph, config, "depth")
+    depth = config.depth
     blocks: list[Block] = []
     static: list[StaticLayer] = []
-    for block in _blocks(propagation, config.depth):
+    found = (
+        dict(enumerate(find_blocks(propagation, depth.min_block_size, depth.max_block_size)))
+        if depth.skipped_blocks is None
+        else _named_blocks(propagation, depth.skipped_blocks, channels_vary=_channels_vary(config))
+    )
+    for index, block in found.items():
         name = _block_name(graph, block)
         reason = exclusion.reason({graph.ops[op].name for op in block.ops})
         if reason is None:
             blocks.append(block)
-        elif config.depth.skipped_blocks is None:
+        elif depth.skipped_blocks is None:
             static.append(StaticLayer(name, reason))
         else:
-            msg = f"A block in `skipped_blocks` must be allowed by the scopes, but {name!r} is {reason}; remove one."
-            raise ModelError(msg)
-    chains = _chains(blocks, config.depth)
+            raise BlockError(index, f"a block must be allowed by the scopes, but {name!r} is {reason}; remove one.")
+    chains = _chains(blocks, depth)
     named: dict[str, Chain] = {}
     for chain in chains:
         name = f"depth:{_block_name(graph, chain[0])}"
@@ -55,25 +75,33 @@ def elastic_depth(
     return Elasticity("depth", choices, blocks=named, static=tuple(static))
 
 
-def _blocks(propagation: Propagation, config: DepthConfig) -> list[Block]:
-    if config.skipped_blocks is None:
-        return find_blocks(propagation, config.min_block_size, config.max_block_size)
-    blocks = sorted(
-        (block_between(propagation, before, last) for before, last in config.skipped_blocks),
-        key=lambda block: block.ops[0],
-    )
-    for one, two in itertools.combinations(blocks, 2):
-        shared = sorted({*one.ops} & {*two.ops})
+def _channels_vary(config: ElasticityConfig) -> bool:
+    return not {"depth", "kernel"}.issuperset(config.available_elasticity_dims)
+
+
+def _named_blocks(
+    propagation: Propagation, names: Sequence[tuple[str, str]], *, channels_vary: bool
+) -> dict[int, Block]:
+    """Returns the blocks of a config by their positions there, in the order of the model."""
+    found: dict[int, Block] = {}
+    for index, (before, last) in enumerate(names):
+        try:
+            found[index] = block_between(propagation, before, last, channels_vary=channels_vary)
+        except ModelError as error:
+            raise BlockError(index, str(error)) from error
+    blocks = dict(sorted(found.items(), key=lambda item: item[1].ops[0]))
+    for (one, first), (two, second) in itertools.combinations(blocks.items(), 2):
+        shared = sorted({*first.ops} & {*second.ops})
         if shared:
             name = propagation.graph.ops[shared[0]].name
-            msg = f"`skipped_blocks` must not overlap, but the operation {name!r} is in two of them."
-            raise ModelError(msg)
-    kept = without_overwriting(propagation.graph, blocks)
-    for block in blocks:
+            raise BlockError(
+                two, f"blocks must not overlap, but the operation {name!r} is in `skipped_blocks[{one}]`, too."
+            )
+    kept = without_overwriting(propagation.graph, blocks.values())
+    for index, block in blocks.items():
         if block not in kept:
             name = propagation.graph.ops[block.ops[-1]].name
-            msg = f"The block that ends at {name!r} in `skipped_blocks` must run: an operation after it works in place."
-            raise ModelError(msg)
+            raise BlockError(index, f"the block that ends at {name!r} must run: an operation after it works in place.")
     return blocks
 
 

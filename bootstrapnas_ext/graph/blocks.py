@@ -148,27 +148,31 @@ def _last_use(graph: ModelGraph, value: int) -> int:
     return max(graph.consumers.get(value, (-1,)))
 
 
-def block_between(propagation: Propagation, before: str, last: str) -> Block:
+def block_between(propagation: Propagation, before: str, last: str, *, channels_vary: bool = True) -> Block:
     """
     Returns the block between two operations.
 
     :param propagation: Layouts of the model.
-    :param before: Name of the operation that makes the entry; it runs.
+    :param before: Name of the operation that makes the entry, which runs, or of an input of the model.
     :param last: Name of the operation that makes the exit; it belongs to the block.
+    :param channels_vary: Whether subnets differ in channels, so that equal shapes are not enough.
     :raises ModelError: If there is no such operation, or the part between may not be skipped.
     """
-    index = propagation.graph.op_index
-    for name in (before, last):
-        if name not in index:
-            near = difflib.get_close_matches(name, index, n=1)
+    graph = propagation.graph
+    entries = {value.name: value.index for value in graph.values if value.source == "input"}
+    entries |= {op.name: op.outputs[0] for op in graph.ops if op.outputs}
+    for name, known in ((before, entries), (last, graph.op_index)):
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            msg = f"`skipped_blocks` names the operation {name!r}, which the model does not have.{hint}"
+            msg = f"must name operations of the model, but got {name!r}.{hint}"
             raise ModelError(msg)
-    block = _Finder(propagation, 1, len(index)).between(index[before], index[last])
+    block = _Finder(propagation, 1, len(graph.ops), channels_vary).between(entries[before], graph.op_index[last])
     if block is None:
         msg = (
-            f"The part from {before!r} to {last!r} in `skipped_blocks` may not be skipped: all of it must depend on "
-            "its entry alone, nothing inside may be read outside, and entry and exit must have equal channels."
+            f"the part from {before!r} to {last!r} may not be skipped: all of it must depend on its entry alone, "
+            "nothing inside may be read outside, and entry and exit must have equal channels"
+            f"{' in every subnet' if channels_vary else ''}."
         )
         raise ModelError(msg)
     return block
@@ -194,8 +198,9 @@ def find_chains(blocks: Iterable[Block]) -> list[Chain]:
 class _Finder:
     """Candidates by dominators: every way into a block leads through the operation that makes its entry."""
 
-    def __init__(self, propagation: Propagation, min_ops: int, max_ops: int) -> None:
+    def __init__(self, propagation: Propagation, min_ops: int, max_ops: int, channels_vary: bool = True) -> None:
         self._p = propagation
+        self._channels_vary = channels_vary
         self._graph: ModelGraph = propagation.graph
         self._min_ops, self._max_ops = min_ops, max_ops
         self._weighted = {self._graph.op_index[layer.op.name] for layer in propagation.layers}
@@ -271,12 +276,13 @@ class _Finder:
             depth[index] = depth[dominator] + 1
         return found
 
-    def between(self, before: int, end: int) -> Block | None:
-        """Returns the block from one operation's first output to another's."""
+    def between(self, entry: int, end: int) -> Block | None:
+        """Returns the block from a tensor to an operation's first output."""
+        maker = self._graph.producer.get(entry, -entry - 1)
         at = self._dominator[end] if self._graph.ops[end].outputs else None
-        while at is not None and at > before:
+        while at is not None and at >= 0 and at != maker:
             at = self._dominator[at]
-        return self._block(self._graph.ops[before].outputs[0], end) if at == before else None
+        return self._block(entry, end) if at == maker else None
 
     def _smallest_block(self, end: int) -> Block | None:
         at = self._dominator[end]
@@ -346,12 +352,15 @@ class _Finder:
     def _may_skip(self, entry: int, exit_value: int, region: set[int]) -> bool:
         if len(region) < self._min_ops or not any(self._dominator[op] is not None for op in region & self._weighted):
             return False  # a weight that meets no input, such as in a table of positions, makes no block
+        return self._same_channels(entry, exit_value) and not _overwrites(self._graph, exit_value, [entry])
+
+    def _same_channels(self, entry: int, exit_value: int) -> bool:
+        """Whether two tensors of the same shape have it in every subnet."""
         solver = self._p.solver
-        same = all(
+        return not self._channels_vary or all(
             one == two or (solver.is_static(one) and solver.is_static(two))
             for one, two in zip(self._p.layout(entry), self._p.layout(exit_value), strict=True)
         )
-        return same and not _overwrites(self._graph, exit_value, [entry])
 
     def _is_residual(self, entry: int, end: int, region: set[int]) -> bool:
         """Whether the entry reaches the end through additions, norms and other operations that make no channels."""

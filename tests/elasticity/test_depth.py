@@ -10,6 +10,7 @@ from torch import nn
 
 from bootstrapnas_ext.config import DepthConfig, ElasticityConfig
 from bootstrapnas_ext.errors import ModelError
+from bootstrapnas_ext.extraction import extract
 from bootstrapnas_ext.supernet import Supernet
 from tests.zoo import assert_equal, build, other_input, outputs
 
@@ -54,9 +55,37 @@ def test_named_blocks_may_be_independent_and_small() -> None:
     assert values(supernet) == {"depth:layer2.1": (1, 0)}
 
 
+@pytest.mark.parametrize("block", [("layer2/0/relu/relu_/1", "x"), ("layer1/conv1/conv2d/0", "layer1/relu/relu_/1")])
+def test_what_is_no_block_is_told_where_it_stands(block: tuple[str, str]) -> None:
+    blocks = (("layer2/0/relu/relu_/1", "layer2/1/relu/relu_/1"), block)
+    with pytest.raises(ModelError, match=r"^\$\.bootstrapNAS\.training\.elasticity\.depth\.skipped_blocks\[1\]: "):
+        supernet_of("residual", skipped_blocks=blocks)
+
+
+@pytest.mark.parametrize("dims", [("depth",), ("kernel", "depth")])
+def test_equal_shapes_are_enough_where_no_width_is_elastic(dims: tuple[str, ...]) -> None:
+    torch.manual_seed(0)
+    middle = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU())
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), middle, nn.Conv2d(8, 4, 1)).eval()
+    x = torch.randn(2, 3, 8, 8)
+    expected = net[3](net[1](net[0](x)))
+    depth = DepthConfig(skipped_blocks=(("1/relu/0", "2/1/relu/0"),))
+    with pytest.raises(ModelError, match="entry and exit must have equal channels in every subnet"):
+        Supernet(net, x[:1], ElasticityConfig(depth=depth))
+    supernet = Supernet(net, x[:1], ElasticityConfig(dims, depth=depth))
+    subnet = {**supernet.space.maximum, "depth:2": 0}
+    with supernet.activate(subnet):
+        assert torch.equal(net(x), expected)
+    assert torch.equal(extract(supernet, supernet.space.validate(subnet))(x), expected)
+
+
 def test_named_blocks_do_not_overlap() -> None:
     blocks = (("layer2/0/relu/relu_/1", "layer2/2/relu/relu_/1"), ("layer2/1/relu/relu_/1", "layer2/2/relu/relu_/1"))
-    with pytest.raises(ModelError, match="must not overlap, but the operation 'layer2/2/conv1/conv2d/0' is in two"):
+    where, message = (
+        r"skipped_blocks\[1\]: ",
+        r"must not overlap, but .* 'layer2/2/conv1/conv2d/0' is in `skipped_blocks\[0\]`",
+    )
+    with pytest.raises(ModelError, match=f"{where}blocks {message}"):
         supernet_of("residual", skipped_blocks=blocks)
 
 

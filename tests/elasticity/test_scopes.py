@@ -291,7 +291,7 @@ def test_a_group_that_is_named_and_ignored_is_an_error() -> None:
 
 def test_a_block_that_is_named_and_ignored_is_an_error() -> None:
     blocks = (("stem/2/relu/0", "layer1/relu/relu_/1"),)
-    with pytest.raises(ModelError, match=r"`skipped_blocks` must be allowed by the scopes, but 'layer1' is ignored by"):
+    with pytest.raises(ModelError, match=r"skipped_blocks\[0\]: a block must be allowed by the scopes, but 'layer1'"):
         supernet_of("residual", "depth", ignored_scopes="layer1", depth=DepthConfig(skipped_blocks=blocks))
 
 

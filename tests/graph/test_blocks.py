@@ -143,8 +143,12 @@ def test_blocks_are_named_by_the_operations_around_them() -> None:
 @pytest.mark.parametrize(
     ("before", "last", "message"),
     [
-        ("stem/2/relu/7", "layer1/relu/relu_/1", "'stem/2/relu/7', which the model does not have. Did you mean"),
-        ("stem/2/relu/0", "nothing", "'nothing', which the model does not have"),
+        (
+            "stem/2/relu/7",
+            "layer1/relu/relu_/1",
+            "must name operations of the model, but got 'stem/2/relu/7'. Did you mean",
+        ),
+        ("stem/2/relu/0", "nothing", "must name operations of the model, but got 'nothing'"),
         ("layer1/relu/relu_/1", "stem/2/relu/0", "may not be skipped"),
         ("stem/2/relu/0", "layer2/0/relu/relu_/1", "may not be skipped"),
         ("layer1/conv1/conv2d/0", "layer1/relu/relu_/1", "may not be skipped"),
@@ -168,6 +172,15 @@ class Assigns(nn.Module):
         y = self.branch.bn1(self.branch.conv1(x))
         y[:, :, 0] = 0
         return self.head(x + self.branch.conv2(y))
+
+
+def test_a_named_block_may_begin_with_an_input_of_the_model() -> None:
+    p = propagate(nn.Sequential(BasicBlock(3, 3), nn.Conv2d(3, 4, 1)).eval(), torch.ones(1, 3, 8, 8))
+    (name,) = [value.name for value in p.graph.values if value.source == "input"]
+    block = block_between(p, name, "0/relu/relu_/1")
+    assert (p.graph.values[block.entry].source, modules([block])) == ("input", ["0"])
+    with pytest.raises(ModelError, match="may not be skipped"):
+        block_between(p, name, "1/conv2d/0")
 
 
 def test_an_assignment_by_index_belongs_to_the_block() -> None:

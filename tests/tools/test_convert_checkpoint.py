@@ -221,6 +221,21 @@ def test_weights_of_a_parallel_model(run: Callable[..., tuple[int, str]], tmp_pa
     assert run(BUNDLED)[0] == 0
 
 
+def test_a_block_that_cannot_be_skipped_here_runs(run: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
+    def move(parts: dict[str, Any], _: Any) -> None:
+        first = parts["depth"]["skipped_blocks"][0]
+        first["start_node_name"] = "Net/Sequential[blocks]/Block[0]/NNCFConv2d[conv1]/conv2d_0"
+
+    message = (
+        r"The checkpoint's block from '.*Block\[0\]/NNCFConv2d\[conv1\]/conv2d_0' to '.*relu__2' "
+        "always runs here, so that numbers of the blocks after it are one less: the part from"
+    )
+    with pytest.warns(UserWarning, match=message) as caught:
+        assert run(changed(tmp_path, move))[0] == 0
+    assert len(caught) == 1
+    assert search_space(tmp_path / "out")["depth"] == [[0], []]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from bootstrapnas_ext.compat.nncf2.states import Stored, read_state
 from bootstrapnas_ext.config import BootstrapNASConfig
+from bootstrapnas_ext.elasticity.depth import BlockError
 from bootstrapnas_ext.elasticity.kernel import CropHook
-from bootstrapnas_ext.errors import CheckpointError
+from bootstrapnas_ext.errors import CheckpointError, warn
 from bootstrapnas_ext.inputs import ExampleInput
 from bootstrapnas_ext.supernet import Supernet
 
@@ -92,10 +93,7 @@ def convert(model: nn.Module, example: ExampleInput, state: Mapping[str, Any], w
     if not block["available_elasticity_dims"]:
         msg = "The checkpoint has nothing elastic, so that there is no super-network to convert."
         raise CheckpointError(msg)
-    config = BootstrapNASConfig.from_nncf({"bootstrapNAS": {"training": {"elasticity": block}}})
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*has names of NNCF 2")  # what is returned has those of today
-        supernet = Supernet(model, example, config.training.elasticity)
+    supernet = _supernet(model, example, block)
     try:
         _load(supernet, own_weights, matrices)
     except BaseException:
@@ -217,7 +215,7 @@ def _load(supernet: Supernet, weights: Mapping[str, Tensor], matrices: dict[tupl
 
 def _opened(supernet: Supernet, stored: Stored, block: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the state of a handler that proposes what NNCF 2's last stage of training had opened."""
-    dims = set(supernet.space.dimensions)
+    dims = set(block["available_elasticity_dims"])
     most = stored.handlers.get("width", {}).get("width_num_params_indicator", -1)
     counts = {one.name: len(one.values) for one in supernet.space.choices}
     for choice in supernet.space.choices:
@@ -244,6 +242,24 @@ def _open_depths(supernet: Supernet, stored: Stored, blocks: Sequence[Sequence[s
         name: 1 + sum(1 for _ in takewhile(lambda block: graph.ops[block.ops[-1]].name in ends, reversed(chain)))
         for name, chain in chains.items()
     }
+
+
+def _supernet(model: nn.Module, example: ExampleInput, block: dict[str, Any]) -> Supernet:
+    """Makes the super-network; removes from the block what NNCF 2 could skip and this package cannot."""
+    while True:
+        config = BootstrapNASConfig.from_nncf({"bootstrapNAS": {"training": {"elasticity": block}}})
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings(
+                    "ignore", message=".*has names of NNCF 2"
+                )  # what is returned has those of today
+                return Supernet(model, example, config.training.elasticity)
+        except BlockError as error:
+            before, last = block["depth"]["skipped_blocks"].pop(error.index)
+            warn(
+                f"The checkpoint's block from {before!r} to {last!r} always runs here, so that numbers of the blocks "
+                f"after it are one less: {error.reason}"
+            )
 
 
 def _with_own_names(block: dict[str, Any], supernet: Supernet) -> dict[str, Any]:
