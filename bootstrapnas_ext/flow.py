@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -232,6 +233,14 @@ class BootstrapNASController:
         )
         self._scheduler = scheduler
         self._loss = StepLoss(scheduler, distillation)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> BootstrapNASController:
+        """Returns a copy that shares what nobody changes: the given model, and the config with its data."""
+        memo |= {id(shared): shared for shared in (self.input_model, self.nncf_config)}
+        result = object.__new__(type(self))
+        memo[id(self)] = result
+        vars(result).update(copy.deepcopy(vars(self), memo))
+        return result
 
     @property
     def scheduler(self) -> TrainingScheduler:

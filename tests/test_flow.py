@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bootstrapnas_ext import ALGORITHMS, NNCFConfig, create_compressed_model, register_default_init_args
-from bootstrapnas_ext.errors import CheckpointError, ConfigError, ModelError, RegistryError, SubnetError
+from bootstrapnas_ext.errors import CheckpointError, ConfigError, ModelError, RegistryError, SubnetError, TrainingError
 from bootstrapnas_ext.export.openvino import core
 from bootstrapnas_ext.extraction import extract
 
@@ -142,6 +143,25 @@ def test_distillation_is_the_controllers_loss(net: Net) -> None:
     assert loss > 0
     loss.backward()
     assert net.head.weight.grad is not None
+
+
+def test_a_copy_can_be_made_between_pass_and_loss_and_shares_what_nobody_changes(net: Net) -> None:
+    settings = config(training={"distillation": {"source": "input_model"}})
+    register_default_init_args(settings, [torch.zeros(1, 3, 8, 8)])
+    controller, model = create_compressed_model(net, settings)
+    controller.multi_elasticity_handler.activate_minimum_subnet()
+    model.train()(torch.randn(4, 3, 8, 8))
+    twin = copy.deepcopy(controller)
+    assert twin.model is not model
+    assert twin.input_model is controller.input_model
+    assert twin.nncf_config is controller.nncf_config
+    assert controller.loss() > 0
+    with pytest.raises(TrainingError, match="needs a forward pass of the model in training mode"):
+        twin.loss()
+    x = torch.randn(2, 3, 8, 8)
+    twin.multi_elasticity_handler.activate_maximum_subnet()
+    assert torch.equal(twin.model.eval()(x), controller.input_model(x))
+    assert controller.multi_elasticity_handler.active_subnet == controller.supernet.space.minimum
 
 
 def test_without_distillation_the_loss_is_zero(net: Net) -> None:

@@ -120,6 +120,10 @@ class Distillation:
             loss = loss + config.feature_weight * feature_loss(student.features, lesson.features)
         return config.weight * loss
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves out the last passes: their outputs are of the original, and PyTorch does not copy their gradients."""
+        return {**vars(self), "_last": None, "_lessons": {}}
+
     def _keep(self, module: nn.Module, run: Run) -> None:
         if module.training and torch.is_grad_enabled():
             self._last = (self._supernet.active, run)

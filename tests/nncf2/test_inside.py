@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
@@ -104,6 +105,17 @@ def test_the_input_model_and_extracted_ones_are_plain() -> None:
         assert type(model.conv) is nn.Conv2d
         assert not any(type(module).__module__.startswith("nncf.") for module in model.modules())
     assert controller.input_model.state_dict().keys() == Net().state_dict().keys()
+
+
+def test_a_network_can_be_copied_in_training() -> None:
+    controller, network = create(net(), config(bootstrapNAS={}))
+    controller.multi_elasticity_handler.activate_minimum_subnet()
+    network.train()(images())
+    twin = copy.deepcopy(network)
+    assert torch.equal(twin.eval()(images()), network.eval()(images()))
+    assert twin.nncf.compression_controller is not controller
+    assert twin.nncf.compression_controller.input_model is controller.input_model
+    assert twin.nncf.compression_controller.nncf_config is controller.nncf_config
 
 
 def test_strip_returns_the_active_subnet() -> None:
