@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from bootstrapnas_ext.config.block import BOOTSTRAP_NAS, Path
@@ -39,6 +39,10 @@ _LEFT_OUT_IF_NEGATIVE: dict[Path, dict[str, str]] = {
     (*_ELASTICITY, "kernel"): {"max_num_kernels": "no limit"},
     _SEARCH: {"ref_acc": "the accuracy of the input model"},
 }
+_LEFT_OUT_IF_ZERO: dict[Path, dict[str, str]] = {
+    path: _LEFT_OUT_IF_NEGATIVE[path] for path in ((*_ELASTICITY, "width"), (*_ELASTICITY, "kernel"))
+}
+_ONE_IF_ZERO: dict[Path, str] = {(*_ELASTICITY, "width"): "min_width", (*_ELASTICITY, "depth"): "min_block_size"}
 
 _FORGETTING = {"num_bn_forget_samples": "the statistics of every subnet are computed anew"}
 _REFERENCE_POINTS = "the search finds the whole Pareto front; `constraints` choose from it"
@@ -86,7 +90,11 @@ def _changes(config: Any) -> Iterator[Violation]:
     for where, names in _RENAMED.items():
         yield from _rename(_at(config, where), where, names)
     for where, meanings in _LEFT_OUT_IF_NEGATIVE.items():
-        yield from _leave_out(_at(config, where), where, meanings)
+        yield from _leave_out(_at(config, where), where, meanings, lambda number: number < 0)
+    for where, meanings in _LEFT_OUT_IF_ZERO.items():
+        yield from _leave_out(_at(config, where), where, meanings, lambda number: number == 0)
+    for where, key in _ONE_IF_ZERO.items():
+        yield from _one_if_zero(_at(config, where), where, key)
     for where, reasons in _WITHOUT_MEANING.items():
         yield from _drop(_at(config, where), where, reasons)
     yield from _multipliers(_at(config, (*_ELASTICITY, "width")))
@@ -122,12 +130,20 @@ def _rename(block: Block, where: Path, names: Mapping[str, str]) -> Iterator[Vio
             yield Violation((*where, old), f"is the older name of `{new}`; rename it")
 
 
-def _leave_out(block: Block, where: Path, meanings: Mapping[str, str]) -> Iterator[Violation]:
+def _leave_out(
+    block: Block, where: Path, meanings: Mapping[str, str], applies: Callable[[float], bool]
+) -> Iterator[Violation]:
     for key, meaning in meanings.items():
         number = _number(block.get(key))
-        if number is not None and number < 0:
+        if number is not None and applies(number):
             del block[key]
             yield Violation((*where, key), f"was {number:g} for {meaning}, which is said by leaving `{key}` out now")
+
+
+def _one_if_zero(block: Block, where: Path, key: str) -> Iterator[Violation]:
+    if _number(block.get(key)) == 0:
+        block[key] = 1
+        yield Violation((*where, key), "must be at least 1, but got 0, which is taken for 1")
 
 
 def _drop(block: Block, where: Path, reasons: Mapping[str, str]) -> Iterator[Violation]:
@@ -138,12 +154,14 @@ def _drop(block: Block, where: Path, reasons: Mapping[str, str]) -> Iterator[Vio
 
 
 def _multipliers(width: Block) -> Iterator[Violation]:
-    given = width.get("width_multipliers")
-    if isinstance(given, list | tuple) and given and all(_number(one) is not None for one in given):
+    given, path = width.get("width_multipliers"), (*_ELASTICITY, "width", "width_multipliers")
+    if given == []:
+        del width["width_multipliers"]
+        yield Violation(path, "is empty, for none, which is said by leaving it out; remove it")
+    elif isinstance(given, list | tuple) and given and all(_number(one) is not None for one in given):
         wanted = sorted({*given, 1}, reverse=True)
         if len(wanted) != len(given):
             width["width_multipliers"] = wanted
-            path = (*_ELASTICITY, "width", "width_multipliers")
             yield Violation(path, f"must contain 1, the given model's own width, and nothing twice; write {wanted}")
 
 
@@ -181,8 +199,8 @@ def _distillation(training: Block) -> Iterator[Violation]:
     if given in ({}, []):
         del training["compression"]
         yield Violation(path, "is empty, for no distillation; remove it")
-    elif len(blocks) == 1 and isinstance(blocks[0], dict) and blocks[0].get("type") in _DISTILLATION_LOSSES:
-        block = blocks[0]
+    elif len(blocks) == 1 and isinstance(blocks[0], dict) and blocks[0].get("type", "mse") in _DISTILLATION_LOSSES:
+        block = {"type": "mse", **blocks[0]}
         if block.get("algorithm") != "knowledge_distillation" or "distillation" in training:
             return
         new = {"source": "input_model", "loss": _DISTILLATION_LOSSES[block["type"]]}
@@ -202,13 +220,26 @@ def _sandwich(block: Block, where: Path) -> Iterator[Violation]:
         yield Violation((*where, "sandwich_rule"), f"is the older name of a `strategy`; {hint}")
 
 
+def _lr_schedule(training: Block, stages: list[Any]) -> Iterator[Violation]:
+    """Reads an empty schedule of all stages, beside the rate of one of them, as NNCF 2 did: as none."""
+    if training.get("lr_schedule") == {} and any(isinstance(one, dict) and "init_lr" in one for one in stages):
+        del training["lr_schedule"]
+        yield Violation((*_TRAINING, "lr_schedule"), "is empty, and stages have an `init_lr`, which counts; remove it")
+
+
 def _stages(training: Block) -> Iterator[Violation]:
-    stages = _at(training, ("schedule",)).get("list_stage_descriptions")
+    schedule = _at(training, ("schedule",))
+    given = schedule.get("list_stage_descriptions")
+    stages: list[Any] = given if isinstance(given, list) else []
+    yield from _lr_schedule(training, stages)
     before: dict[str, Any] = {"depth_indicator": 1}
-    for index, stage in enumerate(stages if isinstance(stages, list) else ()):
+    for index, stage in enumerate(stages):
         if not isinstance(stage, dict):
             continue
         where = (*_STAGES, index)
+        if _has_no_epochs(stage):
+            yield Violation((*where, "epochs"), "was 0 for no such stage; remove it")
+            continue
         yield from _sandwich(stage, where)
         yield from _indicators(stage, where, before)
         before |= {key: stage[key] for key in ("depth_indicator", "width_indicator") if key in stage}
@@ -224,6 +255,12 @@ def _stages(training: Block) -> Iterator[Violation]:
                 f"must be at least `epochs`, else the learning rate is zero before the stage ends, but got {length:g}, "
                 f"which is taken for {epochs:g}",
             )
+    if stages:
+        schedule["list_stage_descriptions"] = [one for one in stages if not _has_no_epochs(one)]
+
+
+def _has_no_epochs(stage: Any) -> bool:
+    return isinstance(stage, dict) and _number(stage.get("epochs")) == 0
 
 
 def _indicators(stage: Block, where: Path, before: Mapping[str, Any]) -> Iterator[Violation]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bootstrapnas_ext.config import BootstrapNASConfig, NNCFConfig, input_infos
+from bootstrapnas_ext.config import BootstrapNASConfig, LRScheduleConfig, NNCFConfig, input_infos
 from bootstrapnas_ext.config.nncf2 import translate
 from bootstrapnas_ext.config.validation import format_path, read_config
 from bootstrapnas_ext.errors import ConfigError
@@ -29,10 +29,15 @@ CASES: list[tuple[str, Any, str, Any, str]] = [
     ("training.elasticity.width.max_num_params", 3, "max_num_widths", 3, "older name of `max_num_widths`; rename it"),
     ("training.elasticity.width.max_num_widths", -1, "", None, "was -1 for no limit, which is said by leaving"),
     ("training.elasticity.width.add_dynamic_inputs", ["a"], "", None, "has no meaning here and is left out: what"),
+    ("training.elasticity.width.max_num_widths", 0, "", None, "was 0 for no limit, which is said by leaving"),
+    ("training.elasticity.width.min_width", 0, "min_width", 1, "must be at least 1, but got 0, which is taken for 1"),
+    ("training.elasticity.width.width_multipliers", [], "", None, "is empty, for none, which is said by leaving it"),
     ("training.elasticity.width.width_multipliers", [0.5], "width_multipliers", [1, 0.5], "contain 1, .* write"),
     ("training.elasticity.width.width_multipliers", [1, 1], "width_multipliers", [1], "nothing twice"),
     ("training.elasticity.kernel.max_num_params", 2, "max_num_kernels", 2, "older name of `max_num_kernels`"),
     ("training.elasticity.kernel.max_num_kernels", -1, "", None, "was -1 for no limit"),
+    ("training.elasticity.kernel.max_num_kernels", 0, "", None, "was 0 for no limit"),
+    ("training.elasticity.depth.min_block_size", 0, "min_block_size", 1, "at least 1, but got 0, which is taken for 1"),
     ("training.elasticity.depth.mode", "manual", "", None, '"manual" needs `skipped_blocks`; without, blocks are'),
     ("training.elasticity.depth.hw_fused_ops", True, "", None, "has no meaning here and is left out"),
     ("training.elasticity.depth.skip_dependencies", {}, "", None, "blocks that follow one another are found"),
@@ -51,6 +56,13 @@ CASES: list[tuple[str, Any, str, Any, str]] = [
     (
         "training.compression",
         [{"algorithm": "knowledge_distillation", "type": "mse", "temperature": 3}],
+        "distillation",
+        {"source": "input_model", "loss": "mse"},
+        "is `distillation` now",
+    ),
+    (
+        "training.compression",
+        {"algorithm": "knowledge_distillation"},
         "distillation",
         {"source": "input_model", "loss": "mse"},
         "is `distillation` now",
@@ -114,6 +126,35 @@ def test_stages_keep_indicators_and_learn_to_their_end() -> None:
     assert len(caught) == 2
     first, second = BootstrapNASConfig.from_nncf(config).training.stages
     assert (first.epochs_lr, second.depth_indicator, second.width_indicator) == (4, 2, 2)
+
+
+def test_an_empty_schedule_of_all_stages_is_none_beside_the_rate_of_one() -> None:
+    training = {"lr_schedule": {}, "schedule": {"list_stage_descriptions": [{"init_lr": 0.1}]}}
+    with pytest.warns(
+        UserWarning, match=r"lr_schedule: is empty, and stages have an `init_lr`, which counts"
+    ) as caught:
+        config = NNCFConfig.from_dict({"bootstrapNAS": {"training": training}})
+    assert len(caught) == 1
+    read = BootstrapNASConfig.from_nncf(config).training
+    assert (read.lr_schedule, read.stages[0].init_lr) == (None, 0.1)
+    assert (
+        BootstrapNASConfig.from_nncf(config_of("training.lr_schedule", {})).training.lr_schedule == LRScheduleConfig()
+    )
+
+
+def test_a_stage_of_no_epochs_is_none() -> None:
+    stages = [{"epochs": 0, "depth_indicator": 3}, {"train_dims": ["kernel"], "depth_indicator": 0}, {"epochs": 0}]
+    with pytest.warns(UserWarning, match=r"list_stage_descriptions\[\d\]\.") as caught:
+        config = NNCFConfig.from_dict(config_of(STAGES, stages))
+    places = [str(one.message).partition("descriptions")[2].partition(":")[0] for one in caught]
+    assert places == ["[0].epochs", "[1].depth_indicator", "[2].epochs"]
+    (stage,) = BootstrapNASConfig.from_nncf(config).training.stages
+    assert (stage.train_dims, stage.depth_indicator) == (("kernel",), 1)
+    with (
+        pytest.raises(ConfigError, match="must have at least 1 items"),
+        pytest.warns(UserWarning, match="no such stage"),
+    ):
+        NNCFConfig.from_dict(config_of(STAGES, [{"epochs": 0}]))
 
 
 def test_a_plain_dictionary_is_read_likewise() -> None:
