@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 REQUIREMENTS = [
     "torch>=2.6",  # the models, and the training of the super-network
     "nncf>=2.19,<4",  # the traced graph and the function hooks; both moved between major versions
+    "packaging>=21.0",  # compares versions of NNCF, pre-releases among them
     "openvino>=2025.0",  # latency on the target, the IR, and the benchmark_app command
     "onnx>=1.16",  # the exported model format
     "onnxscript>=0.2",  # torch.onnx.export translates through it, but does not install it

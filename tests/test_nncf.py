@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import re
 from typing import Any
 
 import nncf
@@ -279,15 +280,28 @@ def test_tracing_changes_no_result(name: str) -> None:
     assert_equal(outputs(model, example), before)
 
 
-@pytest.mark.parametrize("version", ["2.18.0", "4.0.0", "4.1.2"])
-def test_another_nncf_is_refused_with_the_command_to_run(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The module is run again under another name, so that the one in use stays as it is.
+def imported_with(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs the module again under another name, so that the one in use stays as it is."""
     monkeypatch.setattr(nncf, "__version__", version)
     spec = importlib.util.spec_from_file_location("another_door", host.__file__)
     assert spec is not None
     assert spec.loader is not None
-    with pytest.raises(ImportError, match=rf"NNCF 2\.19 or 3\.x is needed, but {version} is installed; run: pip"):
-        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+
+@pytest.mark.parametrize("version", ["2.18.0", "4.0.0", "4.0rc1", "4.1.dev0+1234", "1.9"])
+def test_a_version_of_nncf_that_is_not_supported_is_refused(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    message = rf"NNCF 2\.19 or 3\.x is needed, but {re.escape(version)} is installed; run: pip"
+    with pytest.raises(ImportError, match=message):
+        imported_with(version, monkeypatch)
+
+
+@pytest.mark.parametrize("version", ["3.5.0", "3.9.0rc2", "3.10.0.dev0+1234"])
+def test_a_version_of_nncf_that_was_not_tried_is_one_warning(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    message = rf"NNCF {re.escape(version)} is newer than 3\.4, the newest that bootstrapnas_ext is tested with"
+    with pytest.warns(UserWarning, match=message) as caught:
+        imported_with(version, monkeypatch)
+    assert len(caught) == 1
 
 
 def test_operations_of_libraries_are_no_others_of_the_same_name() -> None:

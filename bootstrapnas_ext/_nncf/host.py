@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import nncf
+from packaging.version import Version
 
-_OLDEST, _TOO_NEW = (2, 19), (4, 0)
-_VERSION = tuple(int(part) for part in nncf.__version__.split(".")[:2])
+from bootstrapnas_ext.errors import warn
+
+_OLDEST, _NEWEST_TESTED, _TOO_NEW = (2, 19), (3, 4), (4, 0)
+_VERSION = Version(nncf.__version__).release[:2]  # of a pre-release, too
 if not _OLDEST <= _VERSION < _TOO_NEW:
     _MSG = f"NNCF 2.19 or 3.x is needed, but {nncf.__version__} is installed; run: pip install 'nncf>=2.19,<4'"
     raise ImportError(_MSG)
+if _VERSION > _NEWEST_TESTED:
+    _NEWEST = ".".join(map(str, _NEWEST_TESTED))
+    warn(
+        f"NNCF {nncf.__version__} is newer than {_NEWEST}, the newest that bootstrapnas_ext is tested with; if "
+        f"something fails, run: pip install 'nncf=={_NEWEST}.*'"
+    )
 
 if _VERSION < (3, 0):
     from bootstrapnas_ext._nncf.nncf2 import GraphBuilderMode, HookExecutorMode, NNCFModule, NNCFNetwork, hand_over
