@@ -74,10 +74,10 @@ class NNCFController(BootstrapNASController, algorithms2.PTCompressionAlgorithmC
         self.load_state(state[self.CONTROLLER_STATE])
 
     def compression_stage(self) -> Any:
-        """Returns whether the model is the given one or a smaller one now."""
+        """Returns whether training is in its last stage, whichever subnet is active."""
         stage = algorithms2.CompressionStage
-        is_given = self.supernet.active == self.supernet.space.maximum
-        return stage.UNCOMPRESSED if is_given else stage.FULLY_COMPRESSED
+        is_last = self.scheduler.current_epoch >= self.scheduler.stages[-1].first_epoch
+        return stage.FULLY_COMPRESSED if is_last else stage.PARTIALLY_COMPRESSED
 
     def statistics(self, quickly_collected_only: bool = False) -> Any:
         """

@@ -120,16 +120,29 @@ def test_a_network_can_be_copied_in_training() -> None:
 
 def test_strip_returns_the_active_subnet() -> None:
     controller, network = create(net(), config(bootstrapNAS={}))
-    stage = nncf.api.compression.CompressionStage
-    assert controller.compression_stage() == stage.UNCOMPRESSED
     controller.multi_elasticity_handler.activate_minimum_subnet()
-    assert controller.compression_stage() == stage.FULLY_COMPRESSED
     stripped = network.nncf.strip()
     assert type(stripped) is Net
     torch.testing.assert_close(stripped(images()), network(images()), rtol=1e-5, atol=1e-6)
     with pytest.raises(ModelError, match=r"call `strip\(do_copy=True\)`"):
         controller.strip(do_copy=False)
     assert not list(controller.statistics())
+
+
+def test_a_model_is_fully_compressed_in_the_last_stage_of_training_whichever_subnet_is_active() -> None:
+    stages = [{"train_dims": ["depth"], "epochs": 1}, {"train_dims": ["depth", "width"], "epochs": 2}]
+    elasticity = {"available_elasticity_dims": ["depth", "width"]}
+    training = {"elasticity": elasticity, "schedule": {"list_stage_descriptions": stages}}
+    controller, _ = create(net(), config(bootstrapNAS={"training": training}))
+    stage = nncf.api.compression.CompressionStage
+    found = [controller.compression_stage()]
+    for _ in range(3):
+        controller.scheduler.epoch_step()
+        found.append(controller.compression_stage())
+    partly, fully = stage.PARTIALLY_COMPRESSED, stage.FULLY_COMPRESSED
+    assert found == [partly, partly, fully, fully]
+    controller.multi_elasticity_handler.activate_minimum_subnet()
+    assert controller.compression_stage() == fully
 
 
 def test_state_goes_on_where_it_was() -> None:
