@@ -76,7 +76,10 @@ def elastic_depth(
 
 
 def _channels_vary(config: ElasticityConfig) -> bool:
-    return not {"depth", "kernel"}.issuperset(config.available_elasticity_dims)
+    """Whether subnets may differ in channels, as far as the config tells."""
+    widths = config.width.overwrite_groups_widths  # of the only layers that may have several
+    is_fixed = widths is not None and all(len(one) == 1 for one in widths)
+    return not {"depth", "kernel", *(["width"] if is_fixed else [])}.issuperset(config.available_elasticity_dims)
 
 
 def _named_blocks(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from bootstrapnas_ext.config import DepthConfig, ElasticityConfig
+from bootstrapnas_ext.config import DepthConfig, ElasticityConfig, WidthConfig
 from bootstrapnas_ext.errors import ModelError
 from bootstrapnas_ext.extraction import extract
 from bootstrapnas_ext.supernet import Supernet
@@ -73,10 +74,23 @@ def test_equal_shapes_are_enough_where_no_width_is_elastic(dims: tuple[str, ...]
     with pytest.raises(ModelError, match="entry and exit must have equal channels in every subnet"):
         Supernet(net, x[:1], ElasticityConfig(depth=depth))
     supernet = Supernet(net, x[:1], ElasticityConfig(dims, depth=depth))
-    subnet = {**supernet.space.maximum, "depth:2": 0}
+    subnet = supernet.space.validate({**supernet.space.maximum, "depth:2": 0})
     with supernet.activate(subnet):
         assert torch.equal(net(x), expected)
-    assert torch.equal(extract(supernet, supernet.space.validate(subnet))(x), expected)
+    assert torch.equal(extract(supernet, subnet)(x), expected)
+
+
+def test_equal_shapes_are_enough_where_all_widths_are_single() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.ReLU(), nn.Conv2d(8, 4, 1))
+    depth = DepthConfig(skipped_blocks=(("1/relu/0", "3/relu/0"),))
+
+    def supernet_with(*widths: int) -> Supernet:
+        width = WidthConfig(overwrite_groups=(("0",),), overwrite_groups_widths=(widths,))
+        return Supernet(copy.deepcopy(net), torch.ones(1, 3, 8, 8), ElasticityConfig(width=width, depth=depth))
+
+    assert "depth" in supernet_with(8).space.dimensions
+    with pytest.raises(ModelError, match="equal channels in every subnet"):
+        supernet_with(8, 4)
 
 
 def test_named_blocks_do_not_overlap() -> None:

@@ -186,6 +186,19 @@ def test_only_what_training_had_opened_is_proposed(
     assert {dim: values for dim, values in found.items() if dim != "kernel"} == expected
 
 
+def test_a_dimension_without_choices_stays_in_stored_subnets(
+    run: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    def freeze(parts: dict[str, Any], _: Any) -> None:
+        parts["width"]["elasticity_params"]["min_width"] = 32
+        parts["depth"].update(skipped_blocks=[], skipped_blocks_dependencies={})
+
+    assert run(changed(tmp_path, freeze))[0] == 0
+    space = search_space(tmp_path / "out")
+    assert (space["width"], space["depth"]) == ({0: [8], 1: [16], 2: [16]}, [[]])
+    assert any(len(sizes) > 1 for sizes in space["kernel"])
+
+
 def test_the_checkpoint_that_holds_a_whole_training(run: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
     state = bundled_state()
     builder = {"progressive_shrinking": {"elasticity_builder_state": state["builder_state"]}}

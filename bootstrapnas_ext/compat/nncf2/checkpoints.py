@@ -142,27 +142,25 @@ def _dimensions(parts: Mapping[str, Any], model: nn.Module) -> Iterator[tuple[st
         params, groups = parts["width"]["elasticity_params"], parts["width"]["grouped_node_names_to_prune"]
         given = params.get("overwrite_groups_widths") or [None] * len(groups)
         widths = [one or _widths(_channels(model, group[0]), params) for group, one in zip(groups, given, strict=True)]
-        if any(len(one) > 1 for one in widths):
-            yield (
-                "width",
-                {
-                    "overwrite_groups": groups,
-                    "overwrite_groups_widths": widths,
-                    "filter_importance": params["filter_importance"],
-                    "external_importance_path": params["external_importance_path"],
-                },
-            )
-    if "kernel" in parts and parts["kernel"]["node_names_to_make_elastic"]:
-        most = parts["kernel"]["elasticity_params"]["max_num_kernels"]
         yield (
-            "kernel",
+            "width",
             {
-                "min_kernel_size": _SMALLEST_KERNEL,
-                "max_num_kernels": most if most > 0 else None,
-                "target_scopes": parts["kernel"]["node_names_to_make_elastic"],
+                "overwrite_groups": groups,
+                "overwrite_groups_widths": widths,
+                "filter_importance": params["filter_importance"],
+                "external_importance_path": params["external_importance_path"],
             },
         )
-    if "depth" in parts and parts["depth"]["skipped_blocks"]:
+    if "kernel" in parts:
+        names, most = (
+            parts["kernel"]["node_names_to_make_elastic"],
+            parts["kernel"]["elasticity_params"]["max_num_kernels"],
+        )
+        sizes = (
+            {"target_scopes": names, "max_num_kernels": most if most > 0 else None} if names else {"max_num_kernels": 1}
+        )
+        yield "kernel", {"min_kernel_size": _SMALLEST_KERNEL, **sizes}
+    if "depth" in parts:
         blocks = [[one["start_node_name"], one["end_node_name"]] for one in parts["depth"]["skipped_blocks"]]
         yield "depth", {"mode": "manual", "skipped_blocks": blocks}
 
