@@ -24,6 +24,7 @@ from bootstrapnas_ext.graph import ModelGraph
 _CLASS = r"[A-Za-z_]\w*"
 _NAME = re.compile(rf"{_CLASS}(?P<modules>(/{_CLASS}\[[^\]/]+\])*)/(?P<function>\w+)_(?P<count>\d+)")
 _MODULE = re.compile(rf"/{_CLASS}\[([^\]/]+)\]")
+_INPUT = re.compile(r"/nncf_model_input_(\d+)")
 
 # What NNCF 2 called wrapped layers.
 _PREFIX = "NNCF"
@@ -49,6 +50,7 @@ class NNCF2Names:
 
     def __init__(self, graph: ModelGraph) -> None:
         self._graph = graph
+        self._inputs = dict(enumerate(value.name for value in graph.values if value.source == "input"))
         self._places = {_place(graph, op.site): op.name for op in graph.ops}
         for site, value in graph.passed.items():
             if value in graph.producer:  # what returns its argument stands for what that comes from
@@ -56,12 +58,16 @@ class NNCF2Names:
 
     def find(self, name: str) -> str | None:
         """
-        Returns today's name of an operation; ``None`` if it is none of NNCF 2's names, or the model has no such one.
+        Returns today's name of an operation, or of an input of the model; ``None`` if it is none of NNCF 2's names, or
+        the model has no such one.
 
         Classes do not count, since they may have been renamed since.
 
         :param name: A name as NNCF 2 gave it.
         """
+        number = _INPUT.fullmatch(name)
+        if number is not None:
+            return self._inputs.get(int(number[1]))
         found = _NAME.fullmatch(name)
         if found is None:
             return None
@@ -124,7 +130,7 @@ def _may_be_old(scope: str, graph: ModelGraph) -> bool:
         except re.error:
             return False  # an error of its own, where the scope is looked up
         return not any(pattern.search(op.name) or pattern.search(op.module) for op in graph.ops)
-    return scope not in graph.op_index and _NAME.fullmatch(scope) is not None
+    return scope not in graph.op_index and any(pattern.fullmatch(scope) for pattern in (_NAME, _INPUT))
 
 
 def _all_scopes(config: ElasticityConfig) -> Iterable[str]:

@@ -18,6 +18,7 @@ from bootstrapnas_ext.config import BootstrapNASConfig, DepthConfig, ElasticityC
 from bootstrapnas_ext.elasticity.nncf2_names import NNCF2Names
 from bootstrapnas_ext.errors import ConfigError
 from bootstrapnas_ext.flow import create_compressed_model
+from bootstrapnas_ext.inputs import ExampleInput
 from bootstrapnas_ext.supernet import Supernet
 
 
@@ -84,6 +85,33 @@ def names() -> NNCF2Names:
 @pytest.mark.parametrize(("old", "own"), TRANSLATED.items())
 def test_names_are_found(names: NNCF2Names, old: str, own: str | None) -> None:
     assert names.find(old) == own
+
+
+def test_a_block_may_begin_with_an_input_of_the_model() -> None:
+    class Residual(nn.Module):
+        """A block on the second input."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.last = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 1)
+
+        def forward(self, scale: Tensor, x: Tensor) -> Tensor:
+            return self.last(x + self.inner(x)) * scale
+
+    blocks = (("/nncf_model_input_1", "Residual/__add___0"),)
+    example = ExampleInput((torch.ones(1, 1, 1, 1), torch.ones(1, 4, 8, 8)), {})
+    with pytest.warns(
+        UserWarning, match=r"skipped_blocks: has names of NNCF 2; write 'x' instead of '/nncf_model_input_1'"
+    ):
+        supernet = Supernet(Residual(), example, ElasticityConfig(depth=DepthConfig(skipped_blocks=blocks)))
+    assert supernet.config.depth.skipped_blocks == (("x", "/add/0"),)
+    assert "depth" in supernet.space.dimensions
+    with pytest.raises(ConfigError, match="'/nncf_model_input_2', a name of NNCF 2 that fits none"):
+        Supernet(
+            Residual(),
+            example,
+            ElasticityConfig(depth=DepthConfig(skipped_blocks=(("/nncf_model_input_2", "/add/0"),))),
+        )
 
 
 class Spelled(nn.Module):
