@@ -99,8 +99,7 @@ def create_compressed_model(
     :raises ModelError: If the model cannot be traced, or nothing of it is elastic.
     :raises CheckpointError: If the state is another algorithm's or super-network's.
     """
-    if not isinstance(nncf_config, NNCFConfig):
-        nncf_config = NNCFConfig.from_dict(nncf_config)
+    nncf_config = NNCFConfig.of(nncf_config)
     check_model(model)
     name = _algorithm_name(nncf_config)
     builder = ALGORITHMS.get(name)

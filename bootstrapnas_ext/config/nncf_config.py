@@ -101,6 +101,16 @@ class NNCFConfig(dict[str, Any]):
         return result
 
     @classmethod
+    def of(cls, config: Any) -> NNCFConfig:
+        """
+        Returns a config as it is, and anything else as :meth:`from_dict` reads it, such as the config of NNCF 2 itself.
+
+        :param config: A config.
+        :raises ConfigError: If a key is unknown or a value is wrong.
+        """
+        return config if isinstance(config, cls) else cls.from_dict(config)
+
+    @classmethod
     def from_json(cls, path: str | PathLike[str]) -> NNCFConfig:
         """
         Returns the config in a JSON file. Words of NNCF 2 are read as in :meth:`from_dict`.

@@ -21,6 +21,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import bootstrapnas_ext
 from bootstrapnas_ext import BootstrapNASController, EpochBasedTrainingAlgorithm, SearchAlgorithm, extract
+from bootstrapnas_ext.compat.nncf2 import (
+    create_compressed_model_from_algo_names,
+    create_nncf_network,
+    resume_compression_from_state,
+)
 from bootstrapnas_ext.config import BNAdaptationInitArgs, ModelEvaluationArgs
 from bootstrapnas_ext.errors import CheckpointError, ConfigError, ModelError
 from tests.nncf2.nets import SHAPE, Encoder, Net, config, create, images, net
@@ -70,6 +75,19 @@ def test_data_and_evaluation_come_along_with_nncfs_config() -> None:
     args, kwargs = struct.wrap(next(iter(struct.data_loader)))
     assert torch.equal(args[0], images(8)[:4])
     assert not kwargs
+
+
+def test_functions_of_nncf2s_scripts_take_nncfs_own_config() -> None:
+    settings = nncf.NNCFConfig.from_dict({"input_info": {"sample_size": SHAPE}, "compression": {**ALGORITHM, **NARROW}})
+    batches = DataLoader(TensorDataset(images(8), torch.zeros(8)), batch_size=4)
+    nncf.torch.register_default_init_args(settings, batches)
+    network = create_nncf_network(net(), settings)
+    controller, _ = create_compressed_model_from_algo_names(network, settings, ["progressive_shrinking"])
+    again = create_nncf_network(net(), settings)
+    _, resumed = resume_compression_from_state(again, controller.get_compression_state(), settings)
+    for one in (controller, resumed):
+        assert one.controller.nncf_config.get_extra_struct(BNAdaptationInitArgs).data_loader is not None
+        assert {choice.values for choice in one.controller.supernet.space.choices} >= {(32, 16)}
 
 
 def test_data_and_evaluation_come_along_to_the_packages_own_function() -> None:

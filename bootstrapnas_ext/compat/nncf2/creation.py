@@ -89,7 +89,7 @@ def create_compressed_model_from_algo_names(
     if isinstance(algo_names, str) or len(algo_names) != 1 or algo_names[0] not in _CONTROLLERS:
         msg = f"`algo_names` must be one of {', '.join(map(repr, _CONTROLLERS))}, in a list, but got {algo_names!r}."
         raise ConfigError(msg)
-    return _made(_CONTROLLERS[algo_names[0]], nncf_network, config), nncf_network
+    return _made(_CONTROLLERS[algo_names[0]], nncf_network, NNCFConfig.of(config)), nncf_network
 
 
 def resume_compression_from_state(
@@ -113,6 +113,7 @@ def resume_compression_from_state(
         raise CheckpointError(msg)
     resumed = NNCFConfig.from_dict(dict(compression_state[CONFIG]))
     if config is not None:
+        config = NNCFConfig.of(config)
         structs = (BNAdaptationInitArgs, ModelEvaluationArgs)
         resumed.register_extra_structs(
             [config.get_extra_struct(one) for one in structs if config.has_extra_struct(one)]
