@@ -128,7 +128,7 @@ def test_attentive_training_takes_an_estimate_of_ones_own(tmp_path: Path) -> Non
             r"descriptions\[0\] must open more than the maximum subnet, else there is nothing to sample",
         ),
         (
-            {"schedule": {"list_stage_descriptions": [{"init_lr": 0.1}]}, "lr_schedule": {}},
+            {"schedule": {"list_stage_descriptions": [{"init_lr": 0.1}]}, "lr_schedule": {"params": {}}},
             r"descriptions\[0\]\.init_lr: must not be given together with `lr_schedule`",
         ),
         (
