@@ -69,7 +69,7 @@ class EpochBasedTrainingAlgorithm:
 
         :param controller: What ``create_compressed_model`` returned for this config.
         :param nncf_config: The config.
-        :raises ConfigError: If the controller was made from another config.
+        :raises ConfigError: If the controller was made from another config, or is none of a super-network.
         """
         _check_same(controller, nncf_config)
         return cls(controller)
@@ -186,7 +186,7 @@ class SearchAlgorithm:
 
         :param controller: What ``create_compressed_model`` returned for this config.
         :param nncf_config: The config.
-        :raises ConfigError: If the controller was made from another config.
+        :raises ConfigError: If the controller was made from another config, or is none of a super-network.
         """
         _check_same(controller, nncf_config)
         return cls(controller)
@@ -330,6 +330,13 @@ def _leave(_: nn.Module) -> None:
 
 
 def _check_same(controller: BootstrapNASController, nncf_config: NNCFConfig) -> None:
-    if controller.nncf_config != nncf_config:
+    if not isinstance(controller, BootstrapNASController):
+        msg = (
+            f"The controller must be a super-network's, but got {type(controller).__name__}. Where NNCF 2 puts several "
+            "algorithms together, it is among the `child_ctrls` of NNCF's; what the others add to the loss, and their "
+            "schedules, need a loop of your own."
+        )
+        raise ConfigError(msg)
+    if controller.nncf_config != NNCFConfig.of(nncf_config):
         msg = "The controller was made from another config; pass the one that `create_compressed_model` got."
         raise ConfigError(msg)

@@ -66,7 +66,7 @@ ALGORITHMS: Registry[Builder] = Registry("compression algorithm")
 
 def create_compressed_model(
     model: TModel,
-    nncf_config: NNCFConfig,
+    config: NNCFConfig,
     compression_state: Mapping[str, Any] | None = None,
     dummy_forward_fn: Callable[[nn.Module], Any] | None = None,
     wrap_inputs_fn: Callable[[tuple[Any, ...], dict[str, Any]], tuple[tuple[Any, ...], dict[str, Any]]] | None = None,
@@ -85,7 +85,7 @@ def create_compressed_model(
         controller, model = create_compressed_model(model, config)
 
     :param model: A model on any device; pre-trained weights are loaded already.
-    :param nncf_config: The config; without ``dummy_forward_fn`` it needs ``input_info``.
+    :param config: The config; without ``dummy_forward_fn`` it needs ``input_info``.
     :param compression_state: What a controller's ``get_compression_state()`` returned, to go on from there; load the
         weights with ``model.load_state_dict`` afterwards.
     :param dummy_forward_fn: Gets the model and calls it, for inputs that ``input_info`` cannot describe.
@@ -99,16 +99,16 @@ def create_compressed_model(
     :raises ModelError: If the model cannot be traced, or nothing of it is elastic.
     :raises CheckpointError: If the state is another algorithm's or super-network's.
     """
-    nncf_config = NNCFConfig.of(nncf_config)
+    config = NNCFConfig.of(config)
     check_model(model)
-    name = _algorithm_name(nncf_config)
+    name = _algorithm_name(config)
     builder = ALGORITHMS.get(name)
-    example = example_input(model, nncf_config, dummy_forward_fn, wrap_inputs_fn)
-    controller = builder(model, nncf_config, example, compression_state)
-    is_writer = dump_graphs and "log_dir" in nncf_config and processes.rank() == 0
+    example = example_input(model, config, dummy_forward_fn, wrap_inputs_fn)
+    controller = builder(model, config, example, compression_state)
+    is_writer = dump_graphs and "log_dir" in config and processes.rank() == 0
     if is_writer and isinstance(controller, BootstrapNASController):
         try:
-            write_dot(controller.supernet.graph, Path(nncf_config["log_dir"]) / "original_graph.dot")
+            write_dot(controller.supernet.graph, Path(config["log_dir"]) / "original_graph.dot")
         except BaseException:
             controller.supernet.release()
             raise

@@ -90,6 +90,19 @@ def test_functions_of_nncf2s_scripts_take_nncfs_own_config() -> None:
         assert {choice.values for choice in one.controller.supernet.space.choices} >= {(32, 16)}
 
 
+def test_training_and_search_take_the_config_that_nncfs_function_got() -> None:
+    quantized = config(compression=[ALGORITHM, {"algorithm": "quantization"}])
+    for settings in (config(compression=ALGORITHM), config(bootstrapNAS={})):
+        controller, _ = create(net(), settings)
+        for kind in (EpochBasedTrainingAlgorithm, SearchAlgorithm):
+            assert isinstance(kind.from_config(controller, settings), kind)
+            with pytest.raises(ConfigError, match="made from another config"):
+                kind.from_config(controller, config(bootstrapNAS=NARROW))
+    several, _ = create(net(), quantized)
+    with pytest.raises(ConfigError, match=r"must be a super-network's, but got PTComposite.*among the `child_ctrls`"):
+        SearchAlgorithm.from_config(several, quantized)
+
+
 def test_data_and_evaluation_come_along_to_the_packages_own_function() -> None:
     settings = nncf.NNCFConfig.from_dict({"input_info": {"sample_size": SHAPE}, "compression": ALGORITHM})
     batches = DataLoader(TensorDataset(images(8), torch.zeros(8)), batch_size=4)
