@@ -19,12 +19,13 @@ BASE: dict[str, set[str]] = {
     "space": {"errors"},
     "modes": set(),
     "writing": set(),
+    "differences": set(),
     "processes": {"errors"},
     "inputs": {"errors"},
     "model_checks": {"errors"},
     "cost": {"graph", "registry"},
     "config": {"errors", "writing"},
-    "search": {"space", "registry", "config"},
+    "search": {"differences", "space", "registry", "config"},
     "graph": {"errors", "registry"},
     "functions": {"errors"},
     "_nncf": {"functions", "inputs", "marks"},
@@ -45,7 +46,7 @@ BASE: dict[str, set[str]] = {
     "example": {"config", "inputs", "modes"},
     "export": {"extraction", "modes"},
     "evaluation": {"export", "processes", "search"},
-    "training": {"space", "registry", "config", "inputs", "modes", "processes", "writing"},
+    "training": {"differences", "space", "registry", "config", "inputs", "modes", "processes", "writing"},
     "report": {"search", "graph", "writing"},
 }
 """The stages."""

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-_BINARY = "add sub mul truediv div floordiv mod pow matmul and or xor".split()  # noqa: SIM905
-_OTHERS = "abs neg invert eq ne lt le gt ge".split()  # noqa: SIM905
+_BINARY = ("add", "sub", "mul", "truediv", "div", "floordiv", "mod", "pow", "matmul", "and", "or", "xor")
+_OTHERS = ("abs", "neg", "invert", "eq", "ne", "lt", "le", "gt", "ge")
 OPERATORS = tuple(
     name
     for name in (*(f"__{side}{stem}__" for stem in _BINARY for side in ("", "i", "r")), *(f"__{x}__" for x in _OTHERS))

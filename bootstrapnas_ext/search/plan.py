@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from bootstrapnas_ext.differences import differences
 from bootstrapnas_ext.errors import ConfigError
 from bootstrapnas_ext.search.algorithms import SearchSettings
 from bootstrapnas_ext.search.objectives import Objective
@@ -81,13 +82,9 @@ class SearchPlan:
         )
 
 
-def _value_differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    for name in dict.fromkeys((*before, *now)):
-        there, here = before.get(name), now.get(name)
-        if isinstance(there, Mapping) and isinstance(here, Mapping):
-            yield from _value_differences(there, here, f"{prefix}{name}.")
-        elif there != here:
-            yield f"{prefix}{name} is {there!r} there, but {here!r} here"
+def _value_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    for name, there, here in differences(before, now):
+        yield f"{name} is {there!r} there, but {here!r} here"
 
 
 def _space_differences(before: SearchSpace, now: SearchSpace) -> Iterator[str]:

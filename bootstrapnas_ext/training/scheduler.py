@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from bootstrapnas_ext.config.training import TrainingConfig
+from bootstrapnas_ext.differences import differences
 from bootstrapnas_ext.errors import CheckpointError, ConfigError, TrainingError
 from bootstrapnas_ext.space import Subnet
 from bootstrapnas_ext.training.passes import Passes
@@ -213,7 +214,7 @@ class TrainingScheduler:
         if missing := [key for key in self.get_state() if key not in state]:
             msg = f"The scheduler's state has no {missing[0]!r}; give what `get_state()` returned."
             raise CheckpointError(msg)
-        for where, found, own in _differences(state["depends_on"], self._depends_on()):
+        for where, found, own in differences(state["depends_on"], self._depends_on()):
             msg = (
                 f"The checkpoint must come from a training with the same {where}, but it has {found} and this training "
                 f"{own}; resume with the config and seed that it was written with, or start anew in another folder."
@@ -264,18 +265,6 @@ class TrainingScheduler:
         rate = stage.learning_rate(self._epoch + min(fraction, 1.0), self._own_rate)
         for group in self._optimizer.param_groups:
             group["lr"] = rate * self.rate_factor
-
-
-def _differences(one: Any, two: Any, where: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yields the ways to what differs in JSON values, and what is there in both."""
-    if isinstance(one, dict) and isinstance(two, dict):
-        for key in {**one, **two}:
-            yield from _differences(one.get(key), two.get(key), f"{where}.{key}" if where else key)
-    elif isinstance(one, list) and isinstance(two, list) and len(one) == len(two):
-        for index, (item, other) in enumerate(zip(one, two, strict=True)):
-            yield from _differences(item, other, f"{where}[{index}]")
-    elif one != two:
-        yield where, one, two
 
 
 def _no_estimate(_: Subnet) -> float:

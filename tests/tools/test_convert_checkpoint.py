@@ -158,6 +158,14 @@ def search_space(folder: Path) -> dict[str, Any]:
     return space
 
 
+def assert_one_error(result: tuple[int, str], message: str, folder: Path) -> None:
+    code, output = result
+    assert code == 2
+    assert re.search(message, output)
+    assert output.count("\n") == 1
+    assert not (folder / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("enabled", "width", "depth", "expected"),
     [
@@ -281,11 +289,7 @@ def test_a_block_that_cannot_be_skipped_here_runs(run: Callable[..., tuple[int, 
 def test_a_state_that_is_not_whole_is_one_error(
     run: Callable[..., tuple[int, str]], tmp_path: Path, change: Any, message: str
 ) -> None:
-    code, output = run(changed(tmp_path, change))
-    assert code == 2
-    assert re.search(message, output)
-    assert output.count("\n") == 1
-    assert not (tmp_path / "out").exists()
+    assert_one_error(run(changed(tmp_path, change)), message, tmp_path)
 
 
 def test_stages_train_what_there_is() -> None:
@@ -360,11 +364,7 @@ def damaged(folder: Path, change: str) -> Path:
 def test_what_is_no_such_checkpoint_is_one_error(
     run: Callable[..., tuple[int, str]], tmp_path: Path, change: str, message: str
 ) -> None:
-    code, output = run(damaged(tmp_path, change))
-    assert code == 2
-    assert re.search(message, output)
-    assert output.count("\n") == 1
-    assert not (tmp_path / "out").exists()
+    assert_one_error(run(damaged(tmp_path, change)), message, tmp_path)
 
 
 def test_a_checkpoint_of_another_model_is_one_error(run: Callable[..., tuple[int, str]], tmp_path: Path) -> None:

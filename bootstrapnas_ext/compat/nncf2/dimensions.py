@@ -32,7 +32,44 @@ class ElasticityDim(str, Enum):
     DEPTH = "depth"
 
 
-class DimensionHandler(ABC):
+class Proposer(ABC):
+    """What proposes subnets and activates them."""
+
+    @abstractmethod
+    def get_maximum_config(self) -> Any:
+        """Returns the largest subnet."""
+
+    @abstractmethod
+    def get_minimum_config(self) -> Any:
+        """Returns the smallest subnet."""
+
+    @abstractmethod
+    def get_random_config(self) -> Any:
+        """Returns a random subnet."""
+
+    @abstractmethod
+    def activate_subnet_for_config(self, config: Any) -> None:
+        """
+        Makes the model run a subnet; dimensions that are not of it stay.
+
+        :param config: NNCF 2's form.
+        :raises SubnetError: If it is another super-network's.
+        """
+
+    def activate_maximum_subnet(self) -> None:
+        """Makes the model run the largest subnet that may be proposed."""
+        self.activate_subnet_for_config(self.get_maximum_config())
+
+    def activate_minimum_subnet(self) -> None:
+        """Makes the model run the smallest subnet that may be proposed."""
+        self.activate_subnet_for_config(self.get_minimum_config())
+
+    def activate_random_subnet(self) -> None:
+        """Makes the model run a random subnet."""
+        self.activate_subnet_for_config(self.get_random_config())
+
+
+class DimensionHandler(Proposer):
     """
     Reads and writes one dimension of a subnet in NNCF 2's form.
 
@@ -149,25 +186,7 @@ class DimensionHandler(ABC):
         return self.config_of(self.space.sample(self._rng))
 
     def activate_subnet_for_config(self, config: Any) -> None:
-        """
-        Makes the model run this part of a subnet; the other dimensions stay.
-
-        :param config: NNCF 2's form.
-        :raises SubnetError: If it is another super-network's.
-        """
         self.supernet.set_active({**self.supernet.active, **self.values_of(config)})
-
-    def activate_maximum_subnet(self) -> None:
-        """Makes the model run the largest values that may be proposed; the other dimensions stay."""
-        self.activate_subnet_for_config(self.get_maximum_config())
-
-    def activate_minimum_subnet(self) -> None:
-        """Makes the model run the smallest values that may be proposed; the other dimensions stay."""
-        self.activate_subnet_for_config(self.get_minimum_config())
-
-    def activate_random_subnet(self) -> None:
-        """Makes the model run random values that may be proposed; the other dimensions stay."""
-        self.activate_subnet_for_config(self.get_random_config())
 
     def activate_supernet(self) -> None:
         """Makes this dimension as large as in the given model."""

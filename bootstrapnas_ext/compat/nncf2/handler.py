@@ -14,6 +14,7 @@ from bootstrapnas_ext.compat.nncf2.dimensions import (
     DimensionHandler,
     ElasticityDim,
     KernelHandler,
+    Proposer,
     WidthHandler,
 )
 from bootstrapnas_ext.errors import SubnetError
@@ -27,7 +28,7 @@ SubnetConfig = OrderedDict[ElasticityDim, Any]
 _HANDLERS: tuple[type[DimensionHandler], ...] = (WidthHandler, KernelHandler, DepthHandler)
 
 
-class MultiElasticityHandler:
+class MultiElasticityHandler(Proposer):
     """
     Says which subnet the model runs.
 
@@ -147,18 +148,6 @@ class MultiElasticityHandler:
     def activate_supernet(self) -> None:
         """Makes the model run as it was given."""
         self.supernet.set_active(self.supernet.space.maximum)
-
-    def activate_maximum_subnet(self) -> None:
-        """Makes the model run the largest subnet."""
-        self.activate_subnet_for_config(self.get_maximum_config())
-
-    def activate_minimum_subnet(self) -> None:
-        """Makes the model run the smallest subnet."""
-        self.activate_subnet_for_config(self.get_minimum_config())
-
-    def activate_random_subnet(self) -> None:
-        """Makes the model run a random subnet."""
-        self.activate_subnet_for_config(self.get_random_config())
 
     def activate_subnet_for_config(self, config: Mapping[ElasticityDim, Any]) -> None:
         """
