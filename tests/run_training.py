@@ -1,4 +1,4 @@
-"""A training in a process of its own, for tests that kill it or run it twice: prints its result as JSON.
+"""A training in a process of its own, for tests that kill it or run it twice: writes its result as JSON.
 
 ``python -m tests.run_training FOLDER [--kill-at CALL] [--kill-while-saving COUNT] [--end-group-at CALL]``
 """
@@ -39,7 +39,9 @@ def main() -> None:
         dist.init_process_group("gloo")
     if options.kill_while_saving >= 0:
         kill_while_saving(options.kill_while_saving)
-    print(json.dumps(train(options.folder, options.kill_at, options.end_group_at)), flush=True)
+    result = train(options.folder, options.kill_at, options.end_group_at)
+    # A file for each process: lines of several in one pipe may run into one another.
+    (options.folder / f"result_{processes.rank()}.json").write_text(json.dumps(result), encoding="utf-8")
     if processes.count() > 1:
         dist.destroy_process_group()
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,47 +16,58 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def start(arguments: list[str], **environment: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment}
-    return subprocess.Popen(
-        [sys.executable, "-m", *arguments],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+Start = Callable[..., "subprocess.Popen[bytes]"]
 
 
-def result_of(process: subprocess.Popen[str]) -> list[Any]:
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0
-    return [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts a process for each call, and ends those that a failure has left."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*arguments: str | Path, **environment: str) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment}
+        command = [sys.executable, "-m", *map(str, arguments)]
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, start_new_session=True
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
-def test_a_killed_training_goes_on_as_if_it_had_not_been_killed(tmp_path: Path) -> None:
-    whole = start(["tests.run_training", str(tmp_path / "whole")])
-    folder = str(tmp_path / "killed")
+def result_of(process: subprocess.Popen[bytes], folder: Path, rank: int = 0) -> Any:
+    assert process.wait(timeout=240) == 0
+    return json.loads((folder / f"result_{rank}.json").read_text(encoding="utf-8"))
+
+
+def test_a_killed_training_goes_on_as_if_it_had_not_been_killed(tmp_path: Path, start: Start) -> None:
+    whole = start("tests.run_training", tmp_path / "whole")
+    folder = tmp_path / "killed"
     deaths = (
         (signal.SIGKILL, ["--kill-at", "39"]),
         (signal.SIGKILL, ["--kill-while-saving", "4"]),
         (signal.SIGTERM, ["--end-group-at", "6"]),
     )
     for number, death in deaths:
-        killed = start(["tests.run_training", folder, *death])
-        killed.communicate(timeout=240)
-        assert killed.returncode == -number
-    (resumed,) = result_of(start(["tests.run_training", folder]))
-    (expected,) = result_of(whole)
+        assert start("tests.run_training", folder, *death).wait(timeout=240) == -number
+        assert not (folder / "result_0.json").exists()
+    resumed = result_of(start("tests.run_training", folder), folder)
+    expected = result_of(whole, tmp_path / "whole")
     assert resumed == expected
     assert [record["steps"] for record in resumed["history"]] == [6, 12, 18]
 
 
-def test_two_processes_train_as_one_with_twice_the_batch(tmp_path: Path) -> None:
-    one = start(["tests.run_training", str(tmp_path / "one")], ALONE="no")
-    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "tests.run_training"]
-    first, second = result_of(start([*launcher, str(tmp_path / "two")], ALONE="no"))
-    (expected,) = result_of(one)
+def test_two_processes_train_as_one_with_twice_the_batch(tmp_path: Path, start: Start) -> None:
+    one = start("tests.run_training", tmp_path / "one", ALONE="no")
+    launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "tests.run_training")
+    two = start(*launcher, tmp_path / "two", ALONE="no")
+    first, second = (result_of(two, tmp_path / "two", rank) for rank in range(2))
+    expected = result_of(one, tmp_path / "one")
     assert first["weights"] == second["weights"]
     assert first["history"] == second["history"]
     for mine, other in zip(first["history"], expected["history"], strict=True):
